@@ -80,7 +80,7 @@ func backup(ctx context.Context, address, file string) (size int64, err error) {
 		if errors.Is(err, fs.ErrExist) {
 			return 0, errExists
 		}
-		return 0, fmt.Errorf("the file system has no hard links (%w); choose a directory on another one", cause(err))
+		return 0, fmt.Errorf("the file system has no hard links (%w); choose a directory on another file system", cause(err))
 	}
 	return info.Size(), syncDir(filepath.Dir(target))
 }
@@ -92,7 +92,7 @@ var errExists = errors.New("the file exists; choose another name")
 func vacant(target string) error {
 	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
 		if strings.HasSuffix(target, suffix) {
-			return fmt.Errorf("SQLite would take a file that ends in %q for a part of another database; choose another name", suffix)
+			return fmt.Errorf("SQLite uses names that end in %q for parts of a database; choose another name", suffix)
 		}
 	}
 	switch info, err := os.Lstat(target); {

@@ -130,7 +130,7 @@ func readPostgresAddress(address string) (*postgresServer, error) {
 		// they are not refused.
 		inAddress := strings.Contains(strings.ToLower(address), name)
 		if fixed, ok := fixedSettings[name]; ok && inAddress && !sameSetting(name, value, fixed) {
-			return nil, fmt.Errorf("the database address sets %s to %q; remove it, Tollgate needs %q", name, value, fixed)
+			return nil, fmt.Errorf("the database address sets %s to %q, but Tollgate needs %q; remove this setting", name, value, fixed)
 		}
 	}
 	s.settings = maps.Clone(defaultSettings)
@@ -298,16 +298,16 @@ func (p *probed) refuse(s *postgresServer) error {
 	path, named := s.named["search_path"]
 	switch {
 	case p.encoding != "UTF8":
-		return fmt.Errorf("the database has the encoding %s, Tollgate needs UTF8: %w", p.encoding, errEncoding)
+		return fmt.Errorf("the database has the encoding %s, but Tollgate needs UTF8: %w", p.encoding, errEncoding)
 	case len(p.wrong) > 0:
-		return fmt.Errorf("the server ignores the settings of connections: %s", strings.Join(p.wrong, ", "))
+		return fmt.Errorf("these connection settings have no effect on the server: %s", strings.Join(p.wrong, ", "))
 	case p.replicationRole != "origin":
 		return fmt.Errorf("session_replication_role is %q, which disables triggers; set it to origin for this role and database",
 			p.replicationRole)
 	case p.schema == "" && named:
 		return fmt.Errorf("no schema of search_path %q exists; create one, or change the database address", path)
 	case p.schema == "":
-		return errors.New("there is neither a schema public nor one with the role's name; name a schema in the database address: " +
+		return errors.New("there is no schema named public or named like the role; name a schema in the database address: " +
 			"?search_path=NAME")
 	case !named && !p.tables && p.elsewhere != "":
 		return fmt.Errorf("the tables are in schema %q, which the database address does not name; "+

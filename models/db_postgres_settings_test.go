@@ -179,7 +179,8 @@ func TestAddressNamesSettings(t *testing.T) {
 		}
 	}
 	for more, want := range map[string]string{
-		"&datestyle=German":                      `the database address sets datestyle to "German"; remove it, Tollgate needs "ISO, MDY"`,
+		"&datestyle=German": `the database address sets datestyle to "German", but Tollgate needs "ISO, MDY"; ` +
+			`remove this setting`,
 		"&options=-c%20TimeZone%3DEurope/Berlin": `the database address sets timezone to "Europe/Berlin"`,
 		"&standard_conforming_strings=off":       "standard_conforming_strings",
 		"&search_path=missing":                   `no schema of search_path "missing" exists`,
@@ -229,7 +230,8 @@ func TestDatabaseWithAnotherEncodingIsRefused(t *testing.T) {
 		}
 	})
 	_, err := models.Open(t.Context(), strings.Replace(address, databaseOf(t, address), name, 1))
-	wantError(t, err, "the database has the encoding LATIN1, Tollgate needs UTF8: create the database with ENCODING 'UTF8' TEMPLATE template0")
+	wantError(t, err, "the database has the encoding LATIN1, but Tollgate needs UTF8: "+
+		"create the database with ENCODING 'UTF8' TEMPLATE template0")
 }
 
 // A role with session_replication_role = replica disables triggers, which update columns that

@@ -194,8 +194,8 @@ func createSQLite(path string) error {
 		if missing {
 			state = "no such file"
 		}
-		return fmt.Errorf("%s, but %q still exists and may have the newest events; put the database file back next to it, or move it away "+
-			"to begin with an empty database", state, left)
+		return fmt.Errorf("%s, but %q still exists and may have the newest events; put the database file back next to it, or move the "+
+			"leftover file away to begin with an empty database", state, left)
 	}
 	if !missing {
 		return nil

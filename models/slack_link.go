@@ -265,7 +265,7 @@ func (n *naming) identify(l Link) (LinkedPerson, error) {
 		// A Slack team controls the addresses of its people, so it cannot make anyone an operator.
 		return LinkedPerson{}, &Error{Code: CodeSignInRefused,
 			Detail: "Your email address belongs to an operator who is in no Slack workspace here. " +
-				"An operator can add you to your organization on the server: tollgate user set EMAIL --organization ID"}
+				"To add you to your organization, an operator can run this on the server: tollgate user set EMAIL --organization ID"}
 	}
 	person := n.answer(owner, l)
 	person.NotLinked = true

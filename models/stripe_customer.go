@@ -17,7 +17,8 @@ type OverageProblem string
 const (
 	// OverageMissing means that the subscription has no overage price of its plan.
 	OverageMissing OverageProblem = "missing"
-	// OverageTiered means that the overage price has tiers, whose free units would count twice.
+	// OverageTiered means that the overage price has tiers. Stripe would deduct its free units in
+	// addition to the included ones.
 	OverageTiered OverageProblem = "tiered"
 	// OverageCurrency means that the overage price is in another currency than the catalog.
 	OverageCurrency OverageProblem = "currency"
@@ -68,9 +69,9 @@ func (h HeldCustomer) Reason() string {
 			n, listOr(h.Subscriptions, "none")))
 	}
 	if len(h.Tiered) > 0 {
-		reasons = append(reasons, fmt.Sprintf("The overage price of %s has tiers, whose free units would count twice. "+
-			"Exchange the item for the plan's flat price in Stripe when the next period begins. Until then, units beyond the included "+
-			"ones are refused.",
+		reasons = append(reasons, fmt.Sprintf("The overage price of %s has tiers: Stripe would deduct its free units in addition to the "+
+			"included ones. Exchange the item for the plan's flat price in Stripe when the next period begins. Until then, units beyond the "+
+			"included ones are refused.",
 			listOr(h.Tiered, "none")))
 	}
 	return strings.Join(reasons, " ")

@@ -60,10 +60,10 @@ func (t *StripeTotal) Explain() string {
 	}
 	switch t.Reason {
 	case LearnedLate:
-		return what + ", because the change of the period became known after they were sent"
+		return what + ", because Tollgate learned only later that the period had changed"
 	case NoMinute:
-		return what + ", because each report needs a minute of its own and no minute of their own period was free; " +
-			"they were sent in the first free minute after that period"
+		return what + "; each report needs its own minute, and their own period had no free minute, so they were sent in the first " +
+			"free minute after it"
 	}
 	return ""
 }

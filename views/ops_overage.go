@@ -129,7 +129,7 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageCredited:
 		return "voided events that the invoice contains; credit notes have taken the amount back"
 	case models.OverageNotBilled:
-		return "voided events that were reported but are on no invoice; offsets the same amount under the reason why it is not invoiced"
+		return "voided events that were reported but are on no invoice; this amount is negative, and cancels the same amount under another reason"
 	case models.OverageVoided:
 		return "the invoice was voided"
 	case models.OverageUncollectible:

@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "The refusals of everyone who was refused for this reason in the last 24 hours, including earlier ones in the " +
-	"billing period. The counts are approximate."
+const refusalsCounted = "Refusals by reason, of people who were refused for that reason in the last 24 hours. All their refusals " +
+	"in the billing period count, including earlier ones. The counts are approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

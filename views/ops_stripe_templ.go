@@ -354,7 +354,7 @@ func opsStripe(f ui.Frame, d OpsStripe, unit string) templ.Component {
 					return templ_7745c5c3_Err
 				}
 			} else {
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 33, "For every customer and billing period, Stripe has what was sent.")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 33, "For every customer and billing period, Stripe's total equals what was sent.")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

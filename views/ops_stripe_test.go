@@ -28,7 +28,7 @@ func TestTotalsThatDifferAddUp(t *testing.T) {
 		{StripeCustomerID: "cus_3", PeriodStart: start, PeriodEnd: change, Used: 9, Sent: 9, Confirmed: 8, Difference: -1},
 	}})}
 	said := text(viewstest.Render(t, views.OpsPage(page)))
-	for _, want := range []string{"were sent. 5 0 -5 cus_2", "were sent. 7 12 +5 cus_3", "(UTC) 9 8 -1"} {
+	for _, want := range []string{"had changed. 5 0 -5 cus_2", "had changed. 7 12 +5 cus_3", "(UTC) 9 8 -1"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the page does not say %q:\n%s", want, said)
 		}

@@ -63,7 +63,8 @@ func (d PastOrg) finding() string {
 	if u.ActiveUsers == 0 {
 		return fmt.Sprintf("No usage in this billing period (%s).", members(u.TotalUsers))
 	}
-	return fmt.Sprintf("Used by %s of %s. Only current members are counted: those who signed up before the period ended, or used some of it.",
+	return fmt.Sprintf("Used by %s of %s. Only current members who had signed up before the period ended, or who "+
+		"have usage in it, are counted.",
 		models.FormatCount(u.ActiveUsers), members(u.TotalUsers))
 }
 

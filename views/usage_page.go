@@ -189,7 +189,7 @@ func comparisonText(c *models.Catalogue, d models.Comparison) string {
 		used = fmt.Sprintf("%s used in the first %d days", c.Units(d.Used), d.Days)
 	}
 	if d.Before == nil {
-		return used + ". New: there is no previous period to compare with."
+		return used + ". There is no previous period to compare with."
 	}
 	switch before := *d.Before; {
 	case d.Used == before:

@@ -1279,7 +1279,7 @@ func monthsCard(c *models.Catalogue, w Widget[[]models.PastPeriod], about string
 
 const (
 	aboutMonths        = "Each month is compared with its limit at the time."
-	aboutMembersMonths = "The included units are the sum of the members' limits at the time. Overage is counted for each member separately."
+	aboutMembersMonths = "The included units of all members at the time are added up. Overage is counted for each member separately."
 )
 
 func spendLimitCard(d Usage, s models.Standing) templ.Component {

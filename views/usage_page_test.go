@@ -158,7 +158,7 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"no previous period", compare(40, nil),
-			[]string{"New: there is no previous period to compare with."}, nil,
+			[]string{". There is no previous period to compare with."}, nil,
 		},
 		{
 			"a forecast is an estimate", viewstest.Member(t, "pro", 62, 75),

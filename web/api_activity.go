@@ -16,7 +16,7 @@ type activityAnswer struct {
 	Period        period          `json:"period"`
 	Events        []activityEvent `json:"events" nullable:"false" doc:"Newest first; at most 100."`
 	NextCursor    *string         `json:"next_cursor" doc:"Continues the list; null at its end."`
-	DeletedBefore *time.Time      `json:"deleted_before" doc:"Set if events of this period are deleted: those recorded before it."`
+	DeletedBefore *time.Time      `json:"deleted_before" doc:"Events of this period recorded before this time are deleted; null if none are."`
 }
 
 type activityEvent struct {
@@ -28,7 +28,7 @@ type activityEvent struct {
 	OverageCents   int64      `json:"overage_cents"`
 	UsedAfter      int64      `json:"used_after" doc:"Units used in the period after this event."`
 	Workspace      *string    `json:"workspace" doc:"The Slack team."`
-	IdempotencyKey *string    `json:"idempotency_key" doc:"Null for an event of a hold."`
+	IdempotencyKey *string    `json:"idempotency_key" doc:"Null if the event is from a hold."`
 	HoldID         *string    `json:"hold_id" format:"uuid"`
 	VoidedAt       *time.Time `json:"voided_at" doc:"When the event was reversed; null otherwise."`
 	VoidReason     *string    `json:"void_reason"`

@@ -45,7 +45,7 @@ type grantBody struct {
 	ID        string    `json:"id" format:"uuid"`
 	Quantity  int64     `json:"quantity" doc:"Units added."`
 	Reason    string    `json:"reason"`
-	ExpiresAt time.Time `json:"expires_at" doc:"The unused units are taken back then."`
+	ExpiresAt time.Time `json:"expires_at" doc:"When unused units are taken back."`
 }
 
 func (s *Server) grant(c echo.Context) error {

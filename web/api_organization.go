@@ -17,7 +17,7 @@ import (
 type organizationAnswer struct {
 	ID               string         `json:"id" format:"uuid"`
 	Name             string         `json:"name"`
-	Plan             string         `json:"plan" doc:"The ID of the plan. In a past period, that of most members; empty without usage."`
+	Plan             string         `json:"plan" doc:"The plan's ID. In a past period, the plan of most members; empty if there was no usage."`
 	Period           period         `json:"period"`
 	TotalUsers       int64          `json:"total_users"`
 	ActiveUsers      int64          `json:"active_users" doc:"Users who used at least one unit in the period."`

@@ -48,7 +48,7 @@ type voidAnswer struct {
 
 type voidedBody struct {
 	Quantity     int64     `json:"quantity" doc:"Units given back."`
-	Overage      int64     `json:"overage" doc:"The part of the quantity that was billed."`
+	Overage      int64     `json:"overage" doc:"The part of the quantity that was overage."`
 	OverageCents int64     `json:"overage_cents" doc:"The price of the overage, in cents before tax."`
 	VoidedAt     time.Time `json:"voided_at"`
 	Reason       string    `json:"reason"`

@@ -51,7 +51,7 @@ func (s *Server) drawDocs(schemas huma.Registry) error {
 
 // describe builds the page's content from the routes and the schemas of their types.
 func (s *Server) describe(schemas huma.Registry) views.Docs {
-	var d views.Docs
+	d := views.Docs{Unit: s.catalogue.UnitSingular}
 	for _, r := range s.api() {
 		o := views.DocsOperation{
 			ID: r.id, Method: r.method, Path: r.path, Scope: string(r.scope), Summary: r.summary,

@@ -94,7 +94,7 @@ func sendPastUsage(c echo.Context, past *views.Past) error {
 		if err := c.Request().Context().Err(); err != nil {
 			return err // the client left
 		}
-		return models.Unavailable(fmt.Errorf("a file cannot contain a part that failed: request %s", requestID(c)))
+		return models.Unavailable(fmt.Errorf("the figures for the CSV file could not be loaded: request %s", requestID(c)))
 	}
 	u := &past.Usage.Value
 	return writeCSV(c, "usage-"+past.Selected+".csv", func(row func(...any)) {

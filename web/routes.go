@@ -34,7 +34,8 @@ type queryParameter struct {
 }
 
 func (s *Server) api() []route {
-	naming := " Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If all three are given, they are linked."
+	naming := " Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack " +
+		"identity is linked to the person with the email; `slack_team_id` lists the exceptions."
 	period := queryParameter{name: "period", description: "The month in which the billing period began (`2026-10`), or its first day " +
 		"(`2026-10-13`), which must not be in the future. Default: the current billing period."}
 	cursor := queryParameter{name: "cursor", description: "The `next_cursor` of an earlier response."}
@@ -112,8 +113,8 @@ func (s *Server) api() []route {
 			method: http.MethodGet, path: "/v1/organizations/{id}/usage", id: "organizationUsage", scope: models.ScopeRead,
 			handle:  answered(queryTimeout, s.organizationUsage),
 			summary: "An organization's usage",
-			description: "Totals and the ten users with the most usage in a billing period. A past period has the figures of the current " +
-				"members who had signed up by its end or have usage in it.",
+			description: "Totals and the ten users with the most usage in a billing period. For a past period, only current " +
+				"members who had signed up by its end, or have usage in it, are counted.",
 			query:    []queryParameter{period},
 			response: reflect.TypeFor[organizationAnswer](),
 			codes:    []models.Code{models.CodeUnknownOrganization, models.CodeInvalidRequest},
@@ -123,7 +124,7 @@ func (s *Server) api() []route {
 			handle:  answered(queryTimeout, s.organizationMembers),
 			summary: "An organization's members",
 			description: "All members with their usage in a billing period, including those without usage, sorted by email, up to 100 at a " +
-				"time. A past period has the current members who had signed up by its end or have usage in it. For a past period, a response " +
+				"time. For a past period, only current members who had signed up by its end, or have usage in it, are listed. Such a response " +
 				"can have fewer than 100 members, or none, before the end of the list, so continue until `next_cursor` is null.",
 			query:    []queryParameter{period, cursor},
 			response: reflect.TypeFor[membersAnswer](),

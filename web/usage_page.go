@@ -228,7 +228,7 @@ func (s *Server) usageCSV(c echo.Context, viewer *models.Viewer) error {
 		if err := c.Request().Context().Err(); err != nil {
 			return err // the client left
 		}
-		return models.Unavailable(fmt.Errorf("a file cannot contain a part that failed: request %s", requestID(c)))
+		return models.Unavailable(fmt.Errorf("the figures for the CSV file could not be loaded: request %s", requestID(c)))
 	}
 	standing := p.standing.Value
 	return writeCSV(c, "usage-"+now.Format(time.DateOnly)+".csv", func(row func(...any)) {

@@ -44,7 +44,7 @@ func (r *SetupReport) Lines() []string {
 	for _, part := range []struct {
 		word  string
 		lines []string
-	}{{"made", r.Made}, {"would make", r.Missing}, {"found", r.Found}, {"differs", r.Drift}, {"note", r.Notes}} {
+	}{{"created", r.Made}, {"would create", r.Missing}, {"found", r.Found}, {"differs", r.Drift}, {"note", r.Notes}} {
 		for _, line := range part.lines {
 			lines = append(lines, part.word+": "+line)
 		}
@@ -290,7 +290,7 @@ func (s *setup) price(ctx context.Context, name, inCatalogue string, want *strip
 		want.Context = ctx
 		var err error
 		if found, err = s.Client.api.Prices.New(want); err != nil {
-			return fmt.Errorf("make %s: %w", name, err)
+			return fmt.Errorf("create %s: %w", name, err)
 		}
 		s.made("%s, %s", name, found.ID)
 	}

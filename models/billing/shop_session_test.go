@@ -153,7 +153,7 @@ func TestTwoSubscriptionsOfAHolderAreAProblem(t *testing.T) {
 		f.stand.AddCustomer("cus_2", map[string]string{"tollgate_email": "ada@example.com"})
 		second := f.stand.AddSubscription(stripetest.Subscription{Customer: "cus_2", Items: items})
 		f.applyEvent("customer.subscription.created", f.stand.Object(second))
-		f.wantProblem("cus_2", fmt.Sprintf("one owner has 2 active subscriptions, %s and %s", first, second))
+		f.wantProblem("cus_2", fmt.Sprintf("the same owner has 2 active subscriptions, %s and %s", first, second))
 
 		// If both became known at the same time, the daily comparison reports them.
 		_, err := f.db.NewUpdate().Model((*models.StripeCustomer)(nil)).Set("fault = NULL").Where("fault IS NOT NULL").Exec(f.Context())

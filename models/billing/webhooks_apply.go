@@ -145,7 +145,7 @@ func (w *Webhooks) applyCustomer(ctx context.Context, customer *models.StripeCus
 		return fmt.Errorf("ask Stripe for the invoices of %s: %w", customer.ID, err)
 	}
 	if err := w.keepIncluded(patience, customer.ID, at); err != nil {
-		return fmt.Errorf("keep what is included by %s: %w", customer.ID, err)
+		return fmt.Errorf("store the included units of %s: %w", customer.ID, err)
 	}
 	release()
 	err = w.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {

@@ -60,7 +60,7 @@ var ThinWebhookTypes = []string{"v1.billing.meter.error_report_triggered", "v1.b
 
 // ErrNotStripes means that a webhook is not a current one from Stripe: its signature is missing,
 // wrong, too old or in the future.
-var ErrNotStripes = errors.New("the webhook has no current signature of Stripe's")
+var ErrNotStripes = errors.New("the webhook is not a valid, current event from Stripe")
 
 // WebhookOptions configure Webhooks. All except Secret are required.
 type WebhookOptions struct {
@@ -175,7 +175,7 @@ func (w *Webhooks) read(payload []byte, signature string, now time.Time) (*model
 	}
 	if err := json.Unmarshal(payload, &head); err != nil || head.ID == "" || head.Type == "" || len(head.ID) > maxEventID ||
 		strings.ContainsRune(head.ID+head.Type, 0) {
-		return nil, fmt.Errorf("%w: it is no event", ErrNotStripes)
+		return nil, fmt.Errorf("%w: it is not an event", ErrNotStripes)
 	}
 	kept := &models.StripeWebhookEvent{ID: head.ID, Type: head.Type, Payload: strings.ToValidUTF8(string(payload), "\uFFFD"), ReceivedAt: now}
 	if slices.Contains(ThinWebhookTypes, head.Type) {
@@ -191,14 +191,14 @@ func (w *Webhooks) read(payload []byte, signature string, now time.Time) (*model
 	event, err := webhook.ConstructEventWithOptions(payload, signature, secret, webhook.ConstructEventOptions{IgnoreTolerance: true,
 		IgnoreAPIVersionMismatch: true})
 	if err != nil || event.Data == nil {
-		return nil, fmt.Errorf("%w: it is no event: %w", ErrNotStripes, err)
+		return nil, fmt.Errorf("%w: it is not an event: %w", ErrNotStripes, err)
 	}
 	if event.Created > 0 {
 		kept.OccurredAt = new(time.Unix(event.Created, 0).UTC())
 	}
 	switch id := customerOf(&event); {
 	case strings.ContainsRune(id, 0):
-		return nil, fmt.Errorf("%w: its customer's ID has a NUL", ErrNotStripes)
+		return nil, fmt.Errorf("%w: its customer's ID contains a NUL character", ErrNotStripes)
 	case id != "":
 		kept.StripeCustomerID, kept.AppliedAt = &id, nil
 	}
@@ -235,7 +235,7 @@ func (w *Webhooks) CheckSignature(signature string) error {
 // use its own clock, and accepts times in the future.
 func checkTime(signature string, now time.Time) error {
 	if d := now.Sub(signedAt(signature)); d > signatureTolerance || d < -signatureTolerance {
-		return fmt.Errorf("%w: it was signed %s from now", ErrNotStripes, d)
+		return fmt.Errorf("%w: the time of its signature differs from the server's time by %s", ErrNotStripes, d.Abs())
 	}
 	return nil
 }
@@ -252,7 +252,7 @@ func (w *Webhooks) secretOf(payload []byte, signature string) (secret string, er
 		}
 	}
 	if err == nil {
-		err = errors.New("there is no secret")
+		err = errors.New("no signing secret is set")
 	}
 	return "", err
 }

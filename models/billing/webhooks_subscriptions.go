@@ -158,7 +158,7 @@ func (a *application) checkSingle(ctx context.Context, customer *models.StripeCu
 		for i := range all {
 			ids[i] = *all[i].StripeSubscriptionID
 		}
-		a.problem("one owner has %d active subscriptions, %s: end all but one in Stripe", len(ids), strings.Join(ids, " and "))
+		a.problem("the same owner has %d active subscriptions, %s: end all but one in Stripe", len(ids), strings.Join(ids, " and "))
 	}
 	return nil
 }
@@ -214,8 +214,8 @@ func (a *application) givePlan(ctx context.Context, s *stripe.Subscription, next
 	}
 	switch {
 	case holder.none():
-		return refuse("no owner is named, neither by metadata (tollgate_organization, tollgate_user or tollgate_email) nor " +
-			"by Checkout's client_reference_id")
+		return refuse("no owner is named: neither its metadata (tollgate_organization, tollgate_user or tollgate_email) nor " +
+			"Checkout's client_reference_id has one")
 	case plan.Type == models.Team && holder.organization == nil:
 		return refuse("%q is a team plan, but the subscription is a person's", plan.ID)
 	case plan.Type == models.Individual && holder.organization != nil:

@@ -93,7 +93,7 @@ func unconfirmed(cause error) *models.Error {
 	return &models.Error{
 		Code: models.CodeUnavailable, RetryAfter: time.Second, Cause: cause,
 		Detail: "The database did not confirm in time, so this call may have been recorded. " +
-			"Repeat it with the same idempotency key, or for the same hold: it counts once.",
+			"Repeat it with the same idempotency key or hold ID: it counts once.",
 	}
 }
 

@@ -93,7 +93,8 @@ func (w *Worker) message(n *models.DueNotice, about subject) message {
 	case models.NoticeOrganizationSpendLimit:
 		m.usage = w.BaseURL + "/org"
 		m.title = "Organization limit reached"
-		m.paragraphs = []string{fmt.Sprintf("Extra %s of %s are paused: %s of the spend limit of %s is used. Included %s reset on %s.",
+		m.paragraphs = []string{fmt.Sprintf("Extra %s are paused for everyone in %s: %s of the spend limit of %s is used. "+
+			"Included %s reset on %s.",
 			c.UnitPlural, about.name, c.FormatMoney(f.OrganizationSpendCents), c.FormatMoney(orZero(f.OrganizationLimitCents)), c.UnitPlural,
 			models.FormatReset(f.PeriodEnd))}
 		m.step = link("Raise the organization's spend limit", "/org#spend-limit")

@@ -17,6 +17,6 @@ func (c *backupCommand) Run(ctx context.Context, o *Output, s *Settings) error {
 	if err != nil {
 		return err
 	}
-	o.Note("wrote %d bytes; check them with: tollgate verify --database sqlite:%s", size, c.File)
+	o.Note("wrote %d bytes; to check the copy, run: tollgate verify --database sqlite:%s", size, c.File)
 	return o.Print(c.File)
 }

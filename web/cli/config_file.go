@@ -112,7 +112,7 @@ func unknownKey(parser *kong.Kong, flags map[string]*kong.Flag, key string) erro
 	for name, flag := range flags {
 		for _, variable := range flag.Envs {
 			if key == variable || key == variable+"_FILE" {
-				return fmt.Errorf("%q is a variable; the key is %q", key, name)
+				return fmt.Errorf("%q is an environment variable; the key in this file is %q", key, name)
 			}
 		}
 	}

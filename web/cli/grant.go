@@ -9,7 +9,7 @@ import (
 
 type grantCommand struct {
 	Email    string     `arg:"" help:"The person's email address."`
-	Quantity int64      `required:"" help:"The number of units to add."`
+	Quantity int64      `required:"" placeholder:"UNITS" help:"The number of units to add."`
 	Reason   string     `required:"" help:"The reason, which is stored in the audit log."`
 	Expires  *time.Time `placeholder:"TIME" help:"${help_expires}"`
 }

@@ -15,7 +15,7 @@ var HelpTexts = kong.Vars{
 	"help_subscriber": "The organization that gets the plan. Give --email or --organization, not both.",
 	"help_backup": "Write a consistent copy of a SQLite database to a new file, and print the file's name. " +
 		"The server may be running.",
-	"help_healthcheck": "Exit with 0 if the server with these settings answers, otherwise with 1. Run it on the server's machine " +
+	"help_healthcheck": "Exit with 0 if the server at --listen answers, otherwise with 1. Run it on the server's machine " +
 		"or in its container.",
 	"help_ready":   "Also check that the server can record calls. This check fails if, for example, the database cannot be reached.",
 	"help_expires": "The time at which unused units are taken back, such as 2026-11-30T12:00:00Z. Default: the end of the billing period.",
@@ -24,11 +24,10 @@ var HelpTexts = kong.Vars{
 	"help_stripe_setup": "Set up in Stripe what the plan catalog needs: meters, products, prices, the webhook endpoint " +
 		"and the portal. Missing objects are created. Existing ones are not changed; differences are listed. The secret of a " +
 		"new endpoint is printed only once.",
-	"help_stripe_reconcile": "Compare the usage that was recorded and sent with Stripe's totals, for each customer and " +
-		"billing period. " +
-		"Exits with 1 on any difference.",
-	"help_restored": "Use this after you restore a backup, before you let the server send anything. It marks the reports " +
-		"that Stripe already has.",
+	"help_stripe_reconcile": "For each customer and billing period, compare Stripe's total with the usage that was " +
+		"recorded and sent. Exits with 1 if anything differs, or if a report has failed.",
+	"help_restored": "Use this after you restore a backup, before you let the server send anything. It pauses sending, and " +
+		"marks the reports that Stripe already has, so that they are not sent again. Run it again 25 hours later to resume sending.",
 	"help_no_organization": "Remove the person from their organization. First remove them from its Slack teams. " +
 		"Otherwise, the next API call with their email and their Slack identity adds them again.",
 
@@ -39,8 +38,8 @@ var HelpTexts = kong.Vars{
 		"ones) in a billing period, such as 50 or 12.50. Use 'none' to remove the limit.",
 	"help_organization_member_limit": "The most units that each member may use in a billing period. Use 'none' to remove the limit.",
 
-	"help_config": "A YAML file with settings. Its keys are the names of the flags below, without the dashes, and of secrets, such as " +
-		"stripe-secret-key. A variable overrides the file, and a flag overrides both.",
+	"help_config": "A YAML file with settings. Each key is the name of a flag below without the leading dashes, such as base-url, or of a " +
+		"secret, such as stripe-secret-key. An environment variable overrides the file, and a flag overrides both.",
 	"help_database": "The database: sqlite:FILE or postgres://USER@HOST/NAME. To read the address from a file, set " +
 		"$DATABASE_URL_FILE to the file's path instead.",
 	"help_listen":   "The address that the server listens on. Port 0 selects a free port.",

@@ -8,7 +8,7 @@ type migrateCommand struct{}
 // release was there first.
 func (migrateCommand) Run(o *Output, db *models.DB) error {
 	if n := len(db.Unknown); n > 0 {
-		o.Note("a newer release applied migrations that this one does not know: %d; it can still use the database", n)
+		o.Note("a newer release applied migrations that this release does not know: %d; this release can still use the database", n)
 	}
 	o.Note("the database is up to date; migrations applied now: %d", len(db.Applied))
 	return nil

@@ -143,7 +143,7 @@ func (o *Output) waitingReports(catalogue *models.Catalogue, s *billing.Status) 
 		}
 	}
 	if units > 0 {
-		o.Note("%s wait to be sent", catalogue.Units(units))
+		o.Note("waiting to be sent: %s", catalogue.Units(units))
 	}
 	for _, h := range s.Held {
 		o.Note("the reports of customer %s are held back (%s): %s", h.StripeCustomerID, catalogue.Units(h.Units), h.Reason())

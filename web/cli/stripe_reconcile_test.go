@@ -64,15 +64,15 @@ user:1 (ada@example.com)  2026-11-01T00:00:00Z  2026-12-01T00:00:00Z  0        0
 const reconciledNotes = `2 unsent reports were resolved by comparing them with what Stripe has
 sending is paused for 25 hours, because Stripe's totals may not include the latest reports yet; run this command again at ` +
 	`2026-11-21T13:00:00Z or later
-customer cus_1, period from 2026-11-01T00:00:00Z: 5 units of this period were sent in another one, because the change of the ` +
-	`period became known after they were sent
+customer cus_1, period from 2026-11-01T00:00:00Z: 5 units of this period were sent in another one, because Tollgate learned ` +
+	`only later that the period had changed
 report test:pro:1 of customer cus_1, 4 units at 2026-11-20T09:00:00Z, is dead: No such customer
 report test:pro:2 of customer cus_1, 3 units at 2026-11-20T10:00:00Z, is expired: ` + `
 and 3 more failed reports
 report test:pro:3 of customer cus_1, 6 units at 2026-11-20T11:00:00Z: Stripe counted this report before, but Stripe's total no longer ` +
 	`includes it; Tollgate keeps checking the total for 24 hours
 and 1 more reports that are missing from Stripe's totals now
-1,204 suggestions wait to be sent
+waiting to be sent: 1,204 suggestions
 the reports of customer cus_2 are held back (7 suggestions): 2 active subscriptions bill the same meter: sub_1, sub_2. ` +
 	`End all but one in Stripe; the reports are then sent.
 and the reports of 3 more customers are held back

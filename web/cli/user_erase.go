@@ -39,7 +39,7 @@ func (c *userErase) Run(ctx context.Context, o *Output, db *models.DB) error {
 	if err != nil {
 		return err
 	}
-	o.Note("The person %s is erased. Backups have the person until you delete them.", *c.Yes)
+	o.Note("The person %s is erased. Earlier backups still contain the person's data. Delete these backups to remove it.", *c.Yes)
 	c.noteCustomers(o, customers)
 	return o.Print(label)
 }
@@ -62,7 +62,7 @@ func (c *userErase) preview(ctx context.Context, o *Output, db *models.DB) error
 		{"ID", u.ID.String()}, {"Email", u.Email}, {"Name", orDash(u.Name)}, {"Organization", orDash(u.Organization)},
 		{"Deleted", fmt.Sprintf("email, name, role; identities: %d; sessions: %d; notice settings and deliveries",
 			plan.Identities, plan.Sessions)},
-		{"Stays without email and keys", fmt.Sprintf("periods: %d; events: %d; holds: %d; grants: %d; voids: %d", plan.Records, plan.Events,
+		{"Remains, without email and keys", fmt.Sprintf("periods: %d; events: %d; holds: %d; grants: %d; voids: %d", plan.Records, plan.Events,
 			plan.Holds, plan.Grants, plan.Voids)},
 		{"Stripe customers", orDash(strings.Join(plan.Customers, ", "))},
 	}); err != nil {

@@ -42,10 +42,10 @@ func (c *voidCommand) Run(ctx context.Context, o *Output, db *models.DB, catalog
 		return err
 	}
 	done := &voided.Void
-	note := "%s units and %s of overage no longer count for %s."
+	note := "%s and %s of overage no longer count for %s."
 	if voided.Replayed {
 		note = "The event was already voided: " + note
 	}
-	o.Note(note, models.FormatCount(done.Quantity), catalogue.FormatMoney(done.OverageCents), done.Email)
+	o.Note(note, catalogue.Units(done.Quantity), catalogue.FormatMoney(done.OverageCents), done.Email)
 	return o.Print(done.EventID)
 }

@@ -41,7 +41,7 @@ func (c *Client) record(ctx context.Context) {
 			failures = 0
 			continue
 		case ctx.Err() == nil && !isUnavailable(err):
-			c.o.OnError(fmt.Errorf("record the spool: %w", err))
+			c.o.OnError(fmt.Errorf("record the usage in the spool: %w", err))
 		}
 		failures++
 	}

@@ -125,7 +125,7 @@ Read the API documentation: %[1]s/docs
 Use this API key for all calls. It is shown only now:
 %[5]s
 
-Check whether this person may have one more unit, and what the app should say. Nothing is recorded:
+Check whether a member may have one more unit, and what the app should say. Nothing is recorded:
 %[6]s
 
 Consume one unit. If you run this again, the idempotency key is the same, so it counts once and the

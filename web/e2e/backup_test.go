@@ -82,8 +82,8 @@ func TestBackupRefuses(t *testing.T) {
 	for target, cause := range map[string]string{
 		"taken": exists, "empty": exists, "link": exists,
 		"tollgate.db": exists, ".": "is a directory; name a file in it",
-		"tollgate.db-journal": `SQLite would take a file that ends in "-journal" for a part of another database; choose another name`,
-		"new.db-wal":          `SQLite would take a file that ends in "-wal" for a part of another database; choose another name`,
+		"tollgate.db-journal": `SQLite uses names that end in "-journal" for parts of a database; choose another name`,
+		"new.db-wal":          `SQLite uses names that end in "-wal" for parts of a database; choose another name`,
 		"missing/b.db":        noDirectory, "taken/b.db": noDirectory,
 		"old.db": fmt.Sprintf("%q is left over from another database; move it away or choose another name", filepath.Join(dir, "old.db-wal")),
 	} {

@@ -209,7 +209,7 @@ func TestLeftoverFiles(t *testing.T) {
 		must(t, os.WriteFile(path+suffix, []byte("left"), 0o600))
 		_, stderr, err := execute(t, program(t), "migrate", "--database", "sqlite:"+path)
 		want := fmt.Sprintf("tollgate: open database %q: no such file, but %q still exists and may have the newest events; "+
-			"put the database file back next to it, or move it away to begin with an empty database\n", "sqlite:"+path, path+suffix)
+			"put the database file back next to it, or move the leftover file away to begin with an empty database\n", "sqlite:"+path, path+suffix)
 		if err == nil || stderr != want {
 			t.Errorf("%s: %v, %s", suffix, err, stderr)
 		}

@@ -31,16 +31,16 @@ func TestStripeSetupCommand(t *testing.T) {
 		return runIt(t, variables, append([]string{"stripe", "setup", "--base-url", "https://tollgate.example.com"}, args...)...)
 	}
 	dry := setup("--dry-run")
-	if dry.status != 0 || dry.stdout != "" || strings.Count(dry.stderr, "would make: ") != 18 || strings.Contains(dry.stderr, "made: ") {
+	if dry.status != 0 || dry.stdout != "" || strings.Count(dry.stderr, "would create: ") != 18 || strings.Contains(dry.stderr, "created: ") {
 		t.Errorf("a dry run: %+v", dry)
 	}
 	first := setup()
 	secret := strings.TrimSpace(first.stdout)
 	if first.status != 0 || !strings.HasPrefix(secret, "whsec_") || strings.ContainsAny(secret, " \n") ||
-		strings.Count(first.stderr, "made: ") != 18 || strings.Contains(first.stderr, secret) {
+		strings.Count(first.stderr, "created: ") != 18 || strings.Contains(first.stderr, secret) {
 		t.Fatalf("set up: %+v", first)
 	}
-	if r := setup(); r.status != 0 || r.stdout != "" || strings.Count(r.stderr, "found: ") != 18 || strings.Contains(r.stderr, "made: ") {
+	if r := setup(); r.status != 0 || r.stdout != "" || strings.Count(r.stderr, "found: ") != 18 || strings.Contains(r.stderr, "created: ") {
 		t.Errorf("again: %+v", r)
 	}
 	sh := shell{t, database}
@@ -58,7 +58,7 @@ func TestStripeSetupCommand(t *testing.T) {
 	s := startWith(t, append(variables, "STRIPE_WEBHOOK_SECRET_FILE="+file), "serve", "--listen", "127.0.0.1:0")
 	key := strings.TrimSpace(sh.ok("apikey", "create", "--name", "app", "--scopes", "check"))
 	stand.AddCustomer("cus_1", map[string]string{"tollgate_email": "ada@example.com"})
-	_, after, _ := strings.Cut(first.stderr, "made: price:pro, ")
+	_, after, _ := strings.Cut(first.stderr, "created: price:pro, ")
 	price, _, _ := strings.Cut(after, "\n")
 	bought := stand.AddSubscription(stripetest.Subscription{Customer: "cus_1", Items: []stripetest.Item{{Price: price, Quantity: 1}}})
 	body, signature := stand.SignedEvent(secret, time.Now(), "customer.subscription.created", stand.Object(bought))

@@ -52,7 +52,7 @@ export interface paths {
         put?: never;
         /**
          * May this person have more?
-         * @description Returns the decision and records no usage. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If all three are given, they are linked. Needs a key with the scope `check`.
+         * @description Returns the decision and records no usage. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; `slack_team_id` lists the exceptions. Needs a key with the scope `check`.
          */
         post: operations["check"];
         delete?: never;
@@ -72,7 +72,7 @@ export interface paths {
         put?: never;
         /**
          * Decide and record
-         * @description Decides and records in one transaction. A retry with the same idempotency key gets the first answer. After a refusal, a retry is decided again. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If all three are given, they are linked. Needs a key with the scope `consume`.
+         * @description Decides and records in one transaction. A retry with the same idempotency key gets the first answer. After a refusal, a retry is decided again. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; `slack_team_id` lists the exceptions. Needs a key with the scope `consume`.
          */
         post: operations["consume"];
         delete?: never;
@@ -92,7 +92,7 @@ export interface paths {
         put?: never;
         /**
          * Record what already happened
-         * @description Limits do not apply. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. An event is invalid if it is so old that events of its time are deleted. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If all three are given, they are linked. Needs a key with the scope `consume`.
+         * @description Limits do not apply. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. An event is invalid if it is so old that events of its time are deleted. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; `slack_team_id` lists the exceptions. Needs a key with the scope `consume`.
          */
         post: operations["events"];
         delete?: never;
@@ -112,7 +112,7 @@ export interface paths {
         put?: never;
         /**
          * Add included units
-         * @description The units count in the person's current billing period, in addition to those of the plan. What is unused at `expires_at` is taken back. A retry with the same idempotency key adds nothing; its answer has the first grant and the current figures. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If all three are given, they are linked. Needs a key with the scope `manage`.
+         * @description The units count in the person's current billing period, in addition to those of the plan. What is unused at `expires_at` is taken back. A retry with the same idempotency key adds nothing; its answer has the first grant and the current figures. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; `slack_team_id` lists the exceptions. Needs a key with the scope `manage`.
          */
         post: operations["grant"];
         delete?: never;
@@ -132,7 +132,7 @@ export interface paths {
         put?: never;
         /**
          * Set units aside
-         * @description For work that takes a while: the units count as held until the hold is settled, is released or expires. A retry with the same idempotency key gets the first answer, with the current state of the hold. Units are set aside only while the hold is open. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If all three are given, they are linked. Needs a key with the scope `consume`.
+         * @description For work that takes a while: the units count as held until the hold is settled, is released or expires. A retry with the same idempotency key gets the first answer, with the current state of the hold. Units are set aside only while the hold is open. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; `slack_team_id` lists the exceptions. Needs a key with the scope `consume`.
          */
         post: operations["hold"];
         delete?: never;
@@ -230,7 +230,7 @@ export interface paths {
         };
         /**
          * An organization's members
-         * @description All members with their usage in a billing period, including those without usage, sorted by email, up to 100 at a time. A past period has the current members who had signed up by its end or have usage in it. For a past period, a response can have fewer than 100 members, or none, before the end of the list, so continue until `next_cursor` is null. Needs a key with the scope `read`.
+         * @description All members with their usage in a billing period, including those without usage, sorted by email, up to 100 at a time. For a past period, only current members who had signed up by its end, or have usage in it, are listed. Such a response can have fewer than 100 members, or none, before the end of the list, so continue until `next_cursor` is null. Needs a key with the scope `read`.
          */
         get: operations["organizationMembers"];
         put?: never;
@@ -250,7 +250,7 @@ export interface paths {
         };
         /**
          * An organization's usage
-         * @description Totals and the ten users with the most usage in a billing period. A past period has the figures of the current members who had signed up by its end or have usage in it. Needs a key with the scope `read`.
+         * @description Totals and the ten users with the most usage in a billing period. For a past period, only current members who had signed up by its end, or have usage in it, are counted. Needs a key with the scope `read`.
          */
         get: operations["organizationUsage"];
         put?: never;
@@ -368,7 +368,7 @@ export interface components {
         ActivityAnswer: {
             /**
              * Format: date-time
-             * @description Set if events of this period are deleted: those recorded before it.
+             * @description Events of this period recorded before this time are deleted; null if none are.
              */
             deleted_before: string | null;
             email: string;
@@ -383,7 +383,7 @@ export interface components {
             hold_id: string | null;
             /** Format: uuid */
             id: string;
-            /** @description Null for an event of a hold. */
+            /** @description Null if the event is from a hold. */
             idempotency_key: string | null;
             /** Format: date-time */
             occurred_at: string;
@@ -430,7 +430,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person of the email.
+             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -457,7 +457,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person of the email.
+             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -510,7 +510,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used, in percent; all units used when none is left. Rounded down.
+             * @description Included units used in percent, rounded down. Overage counts once none are left.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -574,7 +574,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person of the email.
+             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -606,7 +606,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person of the email.
+             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -654,7 +654,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used, in percent; all units used when none is left. Rounded down.
+             * @description Included units used in percent, rounded down. Overage counts once none are left.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -713,7 +713,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person of the email.
+             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -742,7 +742,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person of the email.
+             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -821,7 +821,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used, in percent; all units used when none is left. Rounded down.
+             * @description Included units used in percent, rounded down. Overage counts once none are left.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -865,7 +865,7 @@ export interface components {
         GrantBody: {
             /**
              * Format: date-time
-             * @description The unused units are taken back then.
+             * @description When unused units are taken back.
              */
             expires_at: string;
             /** Format: uuid */
@@ -899,7 +899,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person of the email.
+             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -930,7 +930,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person of the email.
+             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -947,7 +947,7 @@ export interface components {
         };
         HistoryAnswer: {
             email: string;
-            /** @description Newest first. Periods without calls are missing. */
+            /** @description Newest first. Periods without calls are left out. */
             periods: components["schemas"]["PastPeriod"][];
         };
         HoldAnswer: {
@@ -990,7 +990,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used, in percent; all units used when none is left. Rounded down.
+             * @description Included units used in percent, rounded down. Overage counts once none are left.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1062,7 +1062,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person of the email.
+             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1096,7 +1096,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person of the email.
+             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -1152,7 +1152,7 @@ export interface components {
              */
             overage_cents: number;
             period: components["schemas"]["Period"];
-            /** @description The ID of the plan. In a past period, that of most members; empty without usage. */
+            /** @description The plan's ID. In a past period, the plan of most members; empty if there was no usage. */
             plan: string;
             /**
              * Format: int64
@@ -1305,7 +1305,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used, in percent; all units used when none is left. Rounded down.
+             * @description Included units used in percent, rounded down. Overage counts once none are left.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1460,7 +1460,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used, in percent; all units used when none is left. Rounded down.
+             * @description Included units used in percent, rounded down. Overage counts once none are left.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1519,7 +1519,7 @@ export interface components {
             /** @description Why, for the audit log and the person's activity. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person of the email.
+             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1545,7 +1545,7 @@ export interface components {
             /** @description Why, for the audit log and the person's activity. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person of the email.
+             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -1558,7 +1558,7 @@ export interface components {
         VoidedBody: {
             /**
              * Format: int64
-             * @description The part of the quantity that was billed.
+             * @description The part of the quantity that was overage.
              */
             overage: number;
             /**

@@ -438,7 +438,7 @@ export class Tollgate {
         this.#failures++;
         if (this.#closed) return;
         const code = error instanceof TollgateError ? error.code : "";
-        if (code !== "unavailable") this.#options.onError(new Error(`record the spool: ${error.message}`, { cause: error }));
+        if (code !== "unavailable") this.#options.onError(new Error(`record the usage in the spool: ${error.message}`, { cause: error }));
       },
     ).finally(() => { this.#replaying = null; });
     return this.#replaying;
