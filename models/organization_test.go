@@ -249,7 +249,7 @@ func TestSetUserRefuses(t *testing.T) {
 			t.Errorf("an unknown organization: %v", err)
 		}
 		_, err = models.SetUser(f.ctx, f.db, noon, "ada@example.com", models.UserChange{OrganizationID: &empty})
-		wantError(t, err, `"Hollow Oak" has no workspace to put people in: create the organization with --slack-team`)
+		wantError(t, err, `"Hollow Oak" has no Slack team, so no one can be put in it; create another organization with --slack-team`)
 		_, err = models.SetUser(f.ctx, f.db, noon, "ada", models.UserChange{})
 		if !errors.Is(err, models.ErrEmail) {
 			t.Errorf("not an email: %v", err)

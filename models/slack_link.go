@@ -264,8 +264,8 @@ func (n *naming) identify(l Link) (LinkedPerson, error) {
 	case l.verified:
 		// A Slack team controls the addresses of its people, so it cannot make anyone an operator.
 		return LinkedPerson{}, &Error{Code: CodeSignInRefused,
-			Detail: "Your email address belongs to an operator who is in no Slack workspace here. " +
-				"To add you to your organization, an operator can run this on the server: tollgate user set EMAIL --organization ID"}
+			Detail: "This email address has an operator account that is not in a Slack workspace yet, so Slack cannot sign you in to it. " +
+				"Someone with access to the server can add the account to your organization: tollgate user set EMAIL --organization ID"}
 	}
 	person := n.answer(owner, l)
 	person.NotLinked = true

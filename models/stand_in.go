@@ -15,7 +15,7 @@ func CheckStandIn(address string) error {
 		return fmt.Errorf("%q is not an address such as http://127.0.0.1:12111", address)
 	}
 	if ip := net.ParseIP(u.Hostname()); u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("%s is not on this machine; a stand-in must be", u.Host)
+		return fmt.Errorf("%s is not on this machine, but a stand-in must be on this machine", u.Host)
 	}
 	return nil
 }

@@ -69,9 +69,9 @@ func (h HeldCustomer) Reason() string {
 			n, listOr(h.Subscriptions, "none")))
 	}
 	if len(h.Tiered) > 0 {
-		reasons = append(reasons, fmt.Sprintf("The overage price of %s has tiers: Stripe would deduct its free units in addition to the "+
-			"included ones. Exchange the item for the plan's flat price in Stripe when the next period begins. Until then, units beyond the "+
-			"included ones are refused.",
+		reasons = append(reasons, fmt.Sprintf("The overage price of %s has tiers: Stripe would deduct the free units of the tiers in "+
+			"addition to the plan's included units. Exchange the item for the plan's flat price in Stripe when the next period begins. "+
+			"Until then, units beyond the included ones are refused.",
 			listOr(h.Tiered, "none")))
 	}
 	return strings.Join(reasons, " ")

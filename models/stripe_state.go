@@ -62,8 +62,8 @@ func (t *StripeTotal) Explain() string {
 	case LearnedLate:
 		return what + ", because Tollgate learned only later that the period had changed"
 	case NoMinute:
-		return what + "; each report needs its own minute, and their own period had no free minute, so they were sent in the first " +
-			"free minute after it"
+		return what + ", because each report needs a minute of its own: the period in which these units were used had none left, so " +
+			"they were sent in the first free minute after that period"
 	}
 	return ""
 }

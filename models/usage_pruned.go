@@ -44,7 +44,7 @@ type retentionMark struct {
 func PrunedBefore(ctx context.Context, db bun.IDB) (time.Time, error) {
 	var marks []retentionMark
 	if err := db.NewSelect().Model(&marks).Where("id = 1").Scan(ctx); err != nil {
-		return time.Time{}, fmt.Errorf("read up to when events were deleted: %w", err)
+		return time.Time{}, fmt.Errorf("read the time before which events are deleted: %w", err)
 	}
 	if len(marks) == 0 {
 		return time.Time{}, nil
@@ -59,7 +59,7 @@ func raisePrunedBefore(ctx context.Context, db bun.IDB, before time.Time) error 
 	_, err := db.NewInsert().Model(&retentionMark{ID: 1, PrunedBefore: before}).On("CONFLICT (id) DO UPDATE").
 		Set("pruned_before = EXCLUDED.pruned_before").Where("retention_mark.pruned_before < EXCLUDED.pruned_before").Exec(ctx)
 	if err != nil {
-		return fmt.Errorf("store up to when events are deleted: %w", err)
+		return fmt.Errorf("store the time before which events are deleted: %w", err)
 	}
 	return nil
 }

@@ -120,7 +120,7 @@ func fromTo(before, after string) string {
 var (
 	ErrAdminWithoutOrganization = errors.New("an admin needs an organization; set it with --organization")
 	ErrLimitWithoutOrganization = errors.New("a member limit needs an organization")
-	ErrNoWorkspace              = errors.New("has no workspace to put people in: create the organization with --slack-team")
+	ErrNoWorkspace              = errors.New("has no Slack team, so no one can be put in it; create another organization with --slack-team")
 )
 
 // ErrLastAdmin means that a change would leave an organization without an admin.

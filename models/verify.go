@@ -86,7 +86,7 @@ var recounts = []recount{
 			FROM usage_holds WHERE state = 'open' GROUP BY user_id, record_id) h ON h.user_id = r.user_id AND h.record_id = r.id
 		WHERE r.units_held <> COALESCE(h.units, 0) OR r.overage_held <> COALESCE(h.overage, 0) OR r.overage_cents_held <> COALESCE(h.cents, 0)
 		ORDER BY r.id`},
-	{row: "usage record", texts: []string{"%[2]d units on hold expire before the first expiry that the record stores"}, query: `
+	{row: "usage record", texts: []string{"%[2]d units on hold expire earlier than the record says"}, query: `
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 0, CAST(SUM(h.quantity) AS bigint)
 		FROM usage_holds h JOIN usage_records r ON r.user_id = h.user_id AND r.id = h.record_id
 		WHERE h.state = 'open' AND (r.holds_expire_at IS NULL OR r.holds_expire_at > h.expires_at)
@@ -96,7 +96,7 @@ var recounts = []recount{
 		FROM usage_records r LEFT JOIN (SELECT user_id, record_id, CAST(SUM(quantity - taken_back) AS bigint) AS units
 			FROM usage_grants GROUP BY user_id, record_id) g ON g.user_id = r.user_id AND g.record_id = r.id
 		WHERE r.granted <> COALESCE(g.units, 0) ORDER BY r.id`},
-	{row: "usage record", texts: []string{"%[2]d granted units expire before the first expiry that the record stores"}, query: `
+	{row: "usage record", texts: []string{"%[2]d granted units expire earlier than the record says"}, query: `
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, 0, CAST(SUM(g.quantity) AS bigint)
 		FROM usage_grants g JOIN usage_records r ON r.user_id = g.user_id AND r.id = g.record_id
 		WHERE g.ended_at IS NULL AND g.expires_at IS NOT NULL AND (r.grants_expire_at IS NULL OR r.grants_expire_at > g.expires_at)
@@ -150,7 +150,7 @@ var recounts = []recount{
 	{row: "usage record", texts: []string{
 		"its person does not exist",
 		"its address is not its person's current one",
-		"its organization's pages count it in another workspace than its person's",
+		"it is counted on the pages of a workspace that its person is not in",
 	}, query: `
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, CASE WHEN u.id IS NULL THEN 1 ELSE 0 END, 0,
 			CASE WHEN r.email <> u.email THEN 1 ELSE 0 END, 0, CASE WHEN r.present_workspace_id IS DISTINCT FROM u.workspace_id THEN 1 ELSE 0 END, 0
@@ -180,12 +180,12 @@ var recounts = []recount{
 		SELECT CAST(h.id AS text), h.email, h.billing_period_start, h.billing_period_end, 1, COUNT(e.id)
 		FROM usage_holds h LEFT JOIN usage_events e ON e.user_id = h.user_id AND e.hold_id = h.id
 		WHERE h.state = 'settled' GROUP BY h.user_id, h.id HAVING COUNT(e.id) <> 1 ORDER BY h.id`},
-	{row: "usage event", texts: []string{"its %[1]d units are from a hold that has %[2]d, is not settled or is in another record"}, query: `
+	{row: "usage event", texts: []string{"it has %[1]d units and its hold has %[2]d; the hold is missing, too small, not settled or in another record"}, query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, COALESCE(h.quantity, 0)
 		FROM usage_events e LEFT JOIN usage_holds h ON h.user_id = e.user_id AND h.id = e.hold_id
 		WHERE e.hold_id IS NOT NULL AND (h.id IS NULL OR h.state <> 'settled' OR h.record_id <> e.record_id OR e.quantity > h.quantity)
 		ORDER BY e.id`},
-	{row: "usage event", texts: []string{"its %[1]d units are voided, but %[2]d are in its void, or the void has another overage"}, query: `
+	{row: "usage event", texts: []string{"it has %[1]d voided units, but its void stores %[2]d, or a different overage"}, query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, COALESCE(v.quantity, 0)
 		FROM usage_events e LEFT JOIN usage_voids v ON v.user_id = e.user_id AND v.event_id = e.id
 		WHERE e.voided_at IS NOT NULL AND (v.event_id IS NULL OR v.quantity <> e.quantity OR v.overage_quantity <> e.overage_quantity

@@ -141,7 +141,7 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		return record(label, fmt.Sprintf("compared with its events, %d units too many are stored on some days, and %d are missing on others",
 			stored, missing))
 	}
-	const voided = "its %d units are voided, but %d are in its void, or the void has another overage"
+	const voided = "it has %d voided units, but its void stores %d, or a different overage"
 	const used, over, cents = "units used", "units of overage", "cents of overage"
 	bobIs := func(change string) string { return "UPDATE users SET " + change + " WHERE email = 'bob@example.com'" }
 	const entitled = "UPDATE usage_records SET entitled = true"
@@ -198,16 +198,16 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		{"overage held too much", []string{"UPDATE usage_records SET overage_held = 2, overage_cents_held = 60 WHERE id = 1"},
 			[]string{held(ada, "units of overage", 2, 1), held(ada, "cents of overage", 60, 30)}},
 		{"holds never given back", []string{"UPDATE usage_records SET holds_expire_at = NULL WHERE id = 1"},
-			[]string{record(ada, "2 units on hold expire before the first expiry that the record stores")}},
+			[]string{record(ada, "2 units on hold expire earlier than the record says")}},
 		{"holds given back late", []string{"UPDATE usage_records SET holds_expire_at = '2026-11-23 12:01:01+00:00' WHERE id = 1"},
-			[]string{record(ada, "2 units on hold expire before the first expiry that the record stores")}},
+			[]string{record(ada, "2 units on hold expire earlier than the record says")}},
 		{"granted without a grant", []string{"UPDATE usage_records SET granted = 3 WHERE id = 2"},
 			[]string{record(bob, "3 granted units are stored, 0 were counted from its grants")}},
 		{"grant that ends unseen", []string{"INSERT INTO usage_grants (id, user_id, record_id, quantity, reason, granted_by, created_at, " +
 			"expires_at) " +
 			"SELECT '" + id(43).String() + "', user_id, id, 2, 'r', 'a', created_at, billing_period_end FROM usage_records WHERE id = 2",
 			"UPDATE usage_records SET granted = 2 WHERE id = 2"},
-			[]string{record(bob, "2 granted units expire before the first expiry that the record stores")}},
+			[]string{record(bob, "2 granted units expire earlier than the record says")}},
 		{"grant without record", []string{"INSERT INTO usage_grants (id, user_id, record_id, quantity, reason, granted_by, created_at) " +
 			"SELECT '" + id(43).String() + "', user_id, 99, 2, 'r', 'a', '2026-11-01 00:00:00+00:00' FROM usage_records WHERE id = 2"},
 			[]string{"grant " + id(43).String() + " of bob@example.com, 2026-11-01T00:00:00Z to 2026-11-01T00:00:00Z: " +
@@ -229,7 +229,7 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		{"payment that succeeded", []string{"UPDATE usage_records SET past_due = true WHERE id = 2"}, []string{record(bob, changed)}},
 		{"a record that is to be prepared", []string{"UPDATE subscriptions SET status = 'past_due'"}, nil},
 		{"counted in another workspace", []string{"UPDATE usage_records SET present_workspace_id = '" + id(40).String() + "' WHERE id = 2"},
-			[]string{record(bob, "its organization's pages count it in another workspace than its person's")}},
+			[]string{record(bob, "it is counted on the pages of a workspace that its person is not in")}},
 		{"another address", []string{"UPDATE usage_records SET email = 'eve@example.com' WHERE id = 2"},
 			[]string{record(strings.Replace(bob, "bob@", "eve@", 1), "its address is not its person's current one")}},
 		{"person deleted", []string{"DELETE FROM users WHERE email = 'bob@example.com'"}, []string{record(bob, "its person does not exist")}},
@@ -261,15 +261,15 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		{"settled by another person's event", []string{"UPDATE usage_holds SET user_id = '" + id(40).String() + "' WHERE idempotency_key = 'h0'"},
 			[]string{hold(20, "its units are in usage record 1, which its person does not have"),
 				hold(20, "it is settled, so it must have 1 event, but 0 were counted"),
-				event(3, "its 3 units are from a hold that has 0, is not settled or is in another record")}},
+				event(3, "it has 3 units and its hold has 0; the hold is missing, too small, not settled or in another record")}},
 		{"settled with more than was held", []string{"UPDATE usage_holds SET quantity = 2 WHERE idempotency_key = 'h0'"},
-			[]string{event(3, "its 3 units are from a hold that has 2, is not settled or is in another record")}},
+			[]string{event(3, "it has 3 units and its hold has 2; the hold is missing, too small, not settled or in another record")}},
 		{"counted although released", []string{"UPDATE usage_holds SET state = 'released' WHERE idempotency_key = 'h0'"},
-			[]string{event(3, "its 3 units are from a hold that has 4, is not settled or is in another record")}},
+			[]string{event(3, "it has 3 units and its hold has 4; the hold is missing, too small, not settled or in another record")}},
 		{"counted in another record than its hold", []string{"UPDATE usage_holds SET record_id = 3 WHERE idempotency_key = 'h0'"},
-			[]string{event(3, "its 3 units are from a hold that has 4, is not settled or is in another record")}},
+			[]string{event(3, "it has 3 units and its hold has 4; the hold is missing, too small, not settled or in another record")}},
 		{"event without its hold", []string{"DELETE FROM usage_holds WHERE idempotency_key = 'h0'"},
-			[]string{event(3, "its 3 units are from a hold that has 0, is not settled or is in another record")}},
+			[]string{event(3, "it has 3 units and its hold has 0; the hold is missing, too small, not settled or in another record")}},
 		{"report too high", []string{"UPDATE stripe_reports SET value = 7 WHERE counts = 'overage'"},
 			[]string{report(30, "7 units are stored, 5 were counted from its events")}},
 		{"report of all units", []string{"UPDATE stripe_reports SET counts = 'quantity'"},

@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "Refusals by reason, of people who were refused for that reason in the last 24 hours. All their refusals " +
-	"in the billing period count, including earlier ones. The counts are approximate."
+const refusalsCounted = "For each reason, the people who were refused in the last 24 hours. The number is all their refusals for this " +
+	"reason in the billing period, including earlier ones. The counts are approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

@@ -75,15 +75,15 @@ func stateMeaning(s models.ReportState) string {
 	case models.ReportMissing:
 		return "never arrived; its units are in another report"
 	case models.ReportConflict:
-		return "Stripe’s total for the report’s minute differs from the report"
+		return "Stripe’s total differs from the report, or Stripe had its identifier before; see the last response"
 	case models.ReportRejected:
-		return "received by Stripe, but still not counted a day later"
+		return "received by Stripe, but not counted a day later, or no longer counted"
 	case models.ReportExpired:
 		return "too old for Stripe to accept"
 	case models.ReportDead:
-		return "permanently refused"
+		return "refused three times, or impossible to send again"
 	case models.ReportGivenUp:
-		return "given up by an operator, with a reason"
+		return "given up by an operator, or because a credit note takes its units back"
 	}
 	return ""
 }

@@ -16,9 +16,9 @@ import (
 )
 
 // memberAbout returns the line below the member's name:
-// "ada@example.com · Pro plan · member of Acme since Nov 1, 2026".
+// "ada@example.com · Pro plan · member of Acme · signed up Nov 1, 2026".
 func memberAbout(d OrgMember) string {
-	return fmt.Sprintf("%s · %s plan · %s of %s since %s", d.Email, d.Plan.Name, d.Role, d.Organization, ui.Day(d.SignedUp))
+	return fmt.Sprintf("%s · %s plan · %s of %s · signed up %s", d.Email, d.Plan.Name, d.Role, d.Organization, ui.Day(d.SignedUp))
 }
 
 // OrgMemberPage shows an admin one member of the organization, with the same figures that the

@@ -255,7 +255,7 @@ func pastOrgAnswers(d PastOrg, u models.OrganizationPeriod) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				templ_7745c5c3_Err = ui.Stat("Members at the time", models.FormatCount(u.TotalUsers)).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = ui.Stat("Members counted", models.FormatCount(u.TotalUsers)).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -354,9 +354,9 @@ func pastAnswers(d Past, u models.PastUsage) templ.Component {
 			}
 			if u.Recorded {
 				var templ_7745c5c3_Var15 string
-				templ_7745c5c3_Var15, templ_7745c5c3_Err = templ.JoinStringErrs(". Figures use the limit that applied then.")
+				templ_7745c5c3_Var15, templ_7745c5c3_Err = templ.JoinStringErrs(". Figures use the included units of that time.")
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/past_page.templ`, Line: 71, Col: 50}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/past_page.templ`, Line: 71, Col: 54}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var15))
 				if templ_7745c5c3_Err != nil {

@@ -67,7 +67,7 @@ func PlansPage(d Plans) templ.Component {
 				}
 				return nil
 			})
-			templ_7745c5c3_Err = ui.Heading("Plans", "Upgrades apply immediately and keep your usage. Downgrades apply when the period ends.").Render(templ.WithChildren(ctx, templ_7745c5c3_Var3), templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Heading("Plans", "A plan that you buy applies immediately and keeps your usage. To switch from a paid plan, cancel it first: it stays active until its period ends.").Render(templ.WithChildren(ctx, templ_7745c5c3_Var3), templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -1278,7 +1278,7 @@ func monthsCard(c *models.Catalogue, w Widget[[]models.PastPeriod], about string
 }
 
 const (
-	aboutMonths        = "Each month is compared with its limit at the time."
+	aboutMonths        = "Each month is compared with the units that were included at the time."
 	aboutMembersMonths = "The included units of all members at the time are added up. Overage is counted for each member separately."
 )
 

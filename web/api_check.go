@@ -23,8 +23,9 @@ func (r CheckRequest) TransformSchema(registry huma.Registry, s *huma.Schema) *h
 
 // describeNotify adds the description of the field notify.
 func describeNotify(s *huma.Schema) *huma.Schema {
-	s.Properties["notify"].Description = "Which answers have a Slack message. once: each refusal, and the first answer at each warning " +
-		"level. always: each answer with a notice. never: none. With once, a check has a message only if it is refused. Default: once."
+	s.Properties["notify"].Description = "Which answers have a Slack message. \"once\": each refusal, and the first answer at each " +
+		"warning level; a check never counts as that first answer. \"always\": each answer with a notice. \"never\": none. " +
+		"Default: \"once\"."
 	return s
 }
 

@@ -13,7 +13,7 @@ import (
 // historyAnswer lists a person's billing periods, newest first, including the current one.
 type historyAnswer struct {
 	Email   string       `json:"email"`
-	Periods []pastPeriod `json:"periods" nullable:"false" doc:"Newest first. Periods without calls are left out."`
+	Periods []pastPeriod `json:"periods" nullable:"false" doc:"Newest first. Periods without a record are left out."`
 }
 
 type pastPeriod struct {

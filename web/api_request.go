@@ -383,11 +383,11 @@ func (b *body) person(p *PersonName) enforcement.Person {
 	if len(b.fieldErrors) == 0 {
 		switch {
 		case (p.SlackTeamID == "") != (p.SlackUserID == ""):
-			missing := "slack_user_id"
 			if p.SlackTeamID == "" {
-				missing = "slack_team_id"
+				b.reject("slack_team_id", "is required if slack_user_id is given, because a Slack user ID is unique only within its team")
+			} else {
+				b.reject("slack_user_id", "is required if slack_team_id is given")
 			}
-			b.reject(missing, "is required: a Slack user ID is unique only within its team")
 		case p.Email == "" && p.SlackTeamID == "":
 			b.reject("email", "is required unless slack_team_id and slack_user_id are given")
 		}

@@ -35,7 +35,7 @@ type queryParameter struct {
 
 func (s *Server) api() []route {
 	naming := " Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack " +
-		"identity is linked to the person with the email; `slack_team_id` lists the exceptions."
+		"identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`."
 	period := queryParameter{name: "period", description: "The month in which the billing period began (`2026-10`), or its first day " +
 		"(`2026-10-13`), which must not be in the future. Default: the current billing period."}
 	cursor := queryParameter{name: "cursor", description: "The `next_cursor` of an earlier response."}
@@ -97,7 +97,7 @@ func (s *Server) api() []route {
 			method: http.MethodGet, path: "/v1/usage/{email}/history", id: "history", scope: models.ScopeRead,
 			handle:      answered(queryTimeout, s.history),
 			summary:     "A person's billing periods",
-			description: "Newest first. The current period is included after its first call.",
+			description: "Newest first. A period without a record is left out: a consume, hold, event or grant creates the record, and a check does not.",
 			query:       []queryParameter{{"months", "The maximum number of periods.", 1, maxMonths, models.DefaultHistoryMonths}},
 			response:    reflect.TypeFor[historyAnswer](), codes: []models.Code{models.CodeInvalidRequest},
 		},

@@ -115,9 +115,9 @@ func (s *Server) answerCommand(ctx context.Context, signature string, identity m
 // unknownPerson is the answer to a person without an account.
 func (m *slackMessages) unknownPerson() slackMessage {
 	reply := slackReply(mrkdwn("Tollgate does not know your Slack account yet. Use the app once, or " + m.link("/sign-in", "sign in") +
-		" with Slack, then try again."))
-	reply.Text = "Tollgate does not know your Slack account yet. Use the app once, or sign in with Slack, then try again: " +
-		m.baseURL + "/sign-in"
+		" with Slack. Then try again."))
+	reply.Text = "Tollgate does not know your Slack account yet. Use the app once, or sign in with Slack at " + m.baseURL +
+		"/sign-in. Then try again."
 	return reply
 }
 

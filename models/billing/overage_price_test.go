@@ -135,7 +135,7 @@ func TestReportsOfASubscriptionWithTiersAreHeldBack(t *testing.T) {
 		}
 		s := d.status()
 		if s.HeldCustomers != 1 || len(s.Held) != 1 || s.Held[0].Units != 5 || !strings.Contains(s.Held[0].Reason(),
-			"has tiers: Stripe would deduct its free units in addition to the included ones") {
+			"has tiers: Stripe would deduct the free units of the tiers in addition to the plan") {
 			t.Errorf("the held customers are %+v", s.Held)
 		}
 		problem(nil)

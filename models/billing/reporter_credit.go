@@ -16,7 +16,7 @@ import (
 )
 
 // creditAgain is how long a void waits before it is looked at again. It is longer than the requests
-// for one credit note take, so two processes never make one at the same time.
+// for one void take, so two processes never work on the same void at the same time.
 const creditAgain = 10 * time.Minute
 
 // resolveVoids takes back the overage of events that were voided after they went into a report: with
@@ -24,47 +24,44 @@ const creditAgain = 10 * time.Minute
 // that bills it.
 func (r *Reporter) resolveVoids(ctx context.Context) error {
 	var failed []error
-	for {
-		voids, err := r.claimVoids(ctx)
+	read := reportsRead{}
+	for begin := r.now(); ; { // a void that becomes due during this pass waits for the next one
+		v, err := r.claimVoid(ctx, begin)
 		if err != nil {
-			return fmt.Errorf("claim voids to take back: %w", err)
+			return fmt.Errorf("claim a void to take back: %w", err)
 		}
-		if len(voids) == 0 {
+		if v == nil {
 			return errors.Join(failed...)
 		}
-		for i := range voids {
-			if err := r.resolveVoid(ctx, &voids[i]); err != nil {
-				failed = append(failed, fmt.Errorf("take back the voided event %s: %w", voids[i].EventID, err))
-			}
+		if err := r.resolveVoid(ctx, v, read); err != nil {
+			failed = append(failed, fmt.Errorf("take back the voided event %s: %w", v.EventID, err))
 		}
 	}
 }
 
-// claimVoids claims some of the voids that are due, unless sending is stopped.
-func (r *Reporter) claimVoids(ctx context.Context) (due []models.UsageVoid, err error) {
-	now := r.now()
+// claimVoid claims one of the voids that were due at a time; nil if there is none, or if sending is
+// stopped.
+func (r *Reporter) claimVoid(ctx context.Context, at time.Time) (v *models.UsageVoid, err error) {
 	err = r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		due = nil
-		q := tx.NewSelect().Model(&due).Where("next_attempt_at <= ?", now).
+		v = nil
+		var due []models.UsageVoid
+		q := tx.NewSelect().Model(&due).Where("next_attempt_at <= ?", at).
 			Where("NOT EXISTS (SELECT 1 FROM stripe_state WHERE stopped IS NOT NULL OR paused IS NOT NULL)").
-			Order("next_attempt_at").Limit(readAtOnce)
-		if err := models.ForUpdateSkipLocked(q).Scan(ctx); err != nil {
+			Order("next_attempt_at").Limit(1)
+		if err := models.ForUpdateSkipLocked(q).Scan(ctx); err != nil || len(due) == 0 {
 			return err
 		}
-		for _, v := range due {
-			if _, err := tx.NewUpdate().Model((*models.UsageVoid)(nil)).Set("next_attempt_at = ?", now.Add(creditAgain)).
-				Where("user_id = ? AND event_id = ?", v.UserID, v.EventID).Exec(ctx); err != nil {
-				return err
-			}
-		}
-		return nil
+		v = &due[0]
+		_, err := tx.NewUpdate().Model((*models.UsageVoid)(nil)).Set("next_attempt_at = ?", r.now().Add(creditAgain)).
+			Where("user_id = ? AND event_id = ?", v.UserID, v.EventID).Exec(ctx)
+		return err
 	})
-	return due, err
+	return v, err
 }
 
 // resolveVoid takes back a voided event, or ends the void if it is known what the invoice has.
 // Otherwise, the void keeps waiting.
-func (r *Reporter) resolveVoid(ctx context.Context, v *models.UsageVoid) error {
+func (r *Reporter) resolveVoid(ctx context.Context, v *models.UsageVoid, read reportsRead) error {
 	report, err := r.reportOf(ctx, v)
 	if err != nil {
 		return err
@@ -81,7 +78,7 @@ func (r *Reporter) resolveVoid(ctx context.Context, v *models.UsageVoid) error {
 			return nil
 		}
 	}
-	counted, err := r.isCounted(ctx, report)
+	counted, err := r.isCounted(ctx, report, read)
 	if err != nil {
 		return err
 	}
@@ -90,9 +87,14 @@ func (r *Reporter) resolveVoid(ctx context.Context, v *models.UsageVoid) error {
 		if negative != nil {
 			return r.endVoid(ctx, v, models.VoidReported, nil)
 		}
-		return r.endVoid(ctx, v, models.VoidNotBilled, nil) // if an operator sends it again, the void waits again
+		return r.endVoid(ctx, v, models.VoidNotBilled, nil) // if Stripe counts its units after all, the void waits again
 	}
-	if !counted {
+	switch {
+	case !counted && r.isUnread(report):
+		text := errUnread(report).Error()
+		_, err := r.db.NewUpdate().Model(v).Set("last_error = ?", text).WherePK().Where("state = ?", models.VoidWaiting).Exec(ctx)
+		return err
+	case !counted:
 		return nil
 	}
 	bill, err := r.billOf(ctx, report)
@@ -198,10 +200,13 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 	}
 	final := b.FinalizedAt.UTC()
 	sent := func(r *models.StripeReport) time.Time {
-		if r.AcceptedAt != nil {
+		switch {
+		case r.AcceptedAt != nil:
 			return *r.AcceptedAt
+		case r.FirstAttemptAt != nil:
+			return *r.FirstAttemptAt
 		}
-		return *r.FirstAttemptAt
+		return r.CreatedAt // a restored database does not have the attempt
 	}
 	near := func(r *models.StripeReport) bool {
 		return r.AcceptedAt == nil || sent(r).After(final.Add(-requestSettles)) && sent(r).Before(final.Add(requestSettles))

@@ -153,20 +153,26 @@ func (r *Reporter) readBack(ctx context.Context, report *models.StripeReport) er
 	}
 	now := r.now()
 	v := verify(report, total, now)
+	var current models.StripeReport
 	err = r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		current = *report // also if the transaction is retried
 		// If two processes read it, only the first one changes it.
-		held, err := r.lockReport(ctx, tx, report)
+		held, err := r.lockReport(ctx, tx, &current)
 		if err != nil || !held {
 			return err
 		}
 		if v.state == models.ReportMissing {
-			return r.replace(ctx, tx, report, v, now)
+			return r.replace(ctx, tx, &current, v, now)
 		}
-		return r.write(ctx, tx, report, v)
+		return r.write(ctx, tx, &current, v)
 	})
-	if err != nil && !errors.Is(err, ErrStreamBusy) {
+	switch {
+	case errors.Is(err, ErrStreamBusy):
+		return nil
+	case err != nil:
 		return fmt.Errorf("store the result of report %s: %w", report.Identifier, err)
 	}
+	*report = current
 	return nil
 }
 
@@ -271,7 +277,7 @@ func verify(report *models.StripeReport, total int64, now time.Time) reading {
 // write stores the result of a reading.
 func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeReport, v reading) error {
 	now := r.now()
-	accepted := report.State == models.ReportAccepted
+	accepted, failed := report.State == models.ReportAccepted, report.State.Failed()
 	report.State, report.Confirmed, report.ZeroSince, report.NextAttemptAt = v.state, &v.total, v.zeroSince, v.next
 	report.VerifiedByHour = v.byHour && v.state == models.ReportVerified
 	if v.state == models.ReportVerified {
@@ -290,6 +296,11 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 		r.log.Warn("a report to Stripe needs an operator's attention", "report", report.Identifier, "customer", report.StripeCustomerID,
 			"units", report.Value, "state", v.state, "answer", v.text)
 	}
+	if failed && v.state == models.ReportVerified {
+		if err := reopenVoids(ctx, tx, report, now); err != nil {
+			return err
+		}
+	}
 	if v.state == models.ReportRejected && report.Counts == models.CountsVoid {
 		// The invoice may have become final in the meantime. Then a credit note takes the units back.
 		if _, err := tx.NewUpdate().Model((*models.UsageVoid)(nil)).Set("next_attempt_at = ?", now).
@@ -300,6 +311,15 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 	_, err := tx.NewUpdate().Model(report).
 		Column("state", "confirmed", "zero_since", "next_attempt_at", "last_error", "verified_at", "verified_by_hour", "replaced_by").
 		WherePK().Exec(ctx)
+	return err
+}
+
+// reopenVoids makes the voids of a report's events wait again that ended because their units were not
+// billed: now they may be.
+func reopenVoids(ctx context.Context, tx bun.Tx, report *models.StripeReport, now time.Time) error {
+	_, err := tx.NewUpdate().Model((*models.UsageVoid)(nil)).Set("state = ?, next_attempt_at = ?", models.VoidWaiting, now).
+		Where("state = ? AND EXISTS (SELECT 1 FROM usage_events e WHERE e.stripe_report_id = ? AND e.voided_at IS NOT NULL "+
+			"AND e.user_id = usage_void.user_id AND e.id = usage_void.event_id)", models.VoidNotBilled, report.ID).Exec(ctx)
 	return err
 }
 
@@ -353,10 +373,7 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 		Where("stripe_report_id = ?", report.ID).Exec(ctx); err != nil {
 		return err
 	}
-	// Voids whose units were not billed may be billed now.
-	if _, err := tx.NewUpdate().Model((*models.UsageVoid)(nil)).Set("state = ?, next_attempt_at = ?", models.VoidWaiting, now).
-		Where("state = ? AND EXISTS (SELECT 1 FROM usage_events e WHERE e.stripe_report_id = ? AND e.voided_at IS NOT NULL "+
-			"AND e.user_id = usage_void.user_id AND e.id = usage_void.event_id)", models.VoidNotBilled, fresh.ID).Exec(ctx); err != nil {
+	if err := reopenVoids(ctx, tx, fresh, now); err != nil {
 		return err
 	}
 	report.ReplacedBy = &fresh.ID

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/uptrace/bun"
 
 	"tollgate/models"
@@ -165,9 +166,18 @@ func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.
 		return 0, err
 	}
 	more := there - known
+	// A negative report, which this database may have lost, can cancel out others of the hour.
 	voids := slices.ContainsFunc(reports, func(r *models.StripeReport) bool { return r.Value < 0 })
 	if more <= 0 && !voids {
-		return 0, nil
+		ids := make([]uuid.UUID, len(reports))
+		for i := range reports {
+			ids[i] = reports[i].ID
+		}
+		voided, err := r.db.NewSelect().Model((*models.UsageEvent)(nil)).
+			Where("stripe_report_id IN (?) AND voided_at IS NOT NULL", bun.List(ids)).Exists(ctx)
+		if err != nil || !voided {
+			return 0, err
+		}
 	}
 	resolved := 0
 	var rest []*models.StripeReport

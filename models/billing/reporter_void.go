@@ -2,7 +2,9 @@ package billing
 
 import (
 	"context"
+	"fmt"
 
+	"github.com/google/uuid"
 	"github.com/uptrace/bun"
 
 	"tollgate/models"
@@ -18,11 +20,16 @@ func (r *Reporter) reportOf(ctx context.Context, v *models.UsageVoid) (*models.S
 	return &found[0], nil
 }
 
+// reportsRead are the reports that a pass over voids has read back. It reads each of them once, even
+// if many of its events are voided.
+type reportsRead map[uuid.UUID]bool
+
 // isCounted reports whether Stripe counts a report, so that its units can be taken back. Stripe may
 // accept a report and never count it, and then taking back its units would reduce the bill for
 // others. An accepted report is read at once instead of at its usual time.
-func (r *Reporter) isCounted(ctx context.Context, report *models.StripeReport) (bool, error) {
-	if report.State == models.ReportAccepted {
+func (r *Reporter) isCounted(ctx context.Context, report *models.StripeReport, read reportsRead) (bool, error) {
+	if report.State == models.ReportAccepted && !read[report.ID] {
+		read[report.ID] = true
 		if err := r.limit.wait(ctx); err != nil {
 			return false, err
 		}
@@ -33,13 +40,26 @@ func (r *Reporter) isCounted(ctx context.Context, report *models.StripeReport) (
 	return report.State == models.ReportVerified, nil
 }
 
-// takeBackVoids makes negative reports for all voids that can have one, even if sending is paused.
+// isUnread reports whether Stripe's total for an accepted report was not read since it is final: such
+// a reading always changes the state.
+func (r *Reporter) isUnread(report *models.StripeReport) bool {
+	return report.State == models.ReportAccepted && r.now().Sub(*report.AcceptedAt) >= summarySettles
+}
+
+func errUnread(report *models.StripeReport) error {
+	return fmt.Errorf("Stripe's total for report %s could not be read", report.Identifier) //nolint:staticcheck // Stripe is a name
+}
+
+// takeBackVoids makes negative reports for all voids that can have one, even if sending is paused or
+// the invoice is final: Stripe may have such a report from the lost database. It returns an error if
+// Stripe's total for a report cannot be read.
 func (r *Reporter) takeBackVoids(ctx context.Context) error {
 	var voids []models.UsageVoid
 	if err := r.db.NewSelect().Model(&voids).
 		Where("next_attempt_at IS NOT NULL AND state = ? AND stripe_report_id IS NULL", models.VoidWaiting).Scan(ctx); err != nil {
 		return err
 	}
+	read := reportsRead{}
 	for i := range voids {
 		report, err := r.reportOf(ctx, &voids[i])
 		if err != nil {
@@ -48,16 +68,14 @@ func (r *Reporter) takeBackVoids(ctx context.Context) error {
 		if report == nil {
 			continue
 		}
-		counted, err := r.isCounted(ctx, report)
-		if err != nil {
+		counted, err := r.isCounted(ctx, report, read)
+		switch {
+		case err != nil:
 			return err
-		}
-		if !counted {
-			continue
-		}
-		bill, err := r.billOf(ctx, report)
-		if err == nil && bill == nil {
+		case counted:
 			err = r.takeBack(ctx, &voids[i], report)
+		case r.isUnread(report):
+			err = errUnread(report)
 		}
 		if err != nil {
 			return err

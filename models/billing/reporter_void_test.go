@@ -1,9 +1,11 @@
 package billing
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -123,17 +125,91 @@ func TestAVoidOfAReportThatStripeDoesNotCount(t *testing.T) {
 	})
 }
 
-// The invoice becomes final while Stripe has not counted a report yet. A credit note waits until it
-// has.
+// failReadings lets the stand-in refuse each reading of a total, and counts them.
+func (v *voidFixture) failReadings() (count *atomic.Int64) {
+	count = &atomic.Int64{}
+	v.stripe.SetFault(func(r *http.Request, _ url.Values) stripetest.Fault {
+		if strings.Contains(r.URL.Path, "event_summaries") {
+			count.Add(1)
+			return stripetest.Refused
+		}
+		return stripetest.None
+	})
+	return count
+}
+
+// Stripe counts a report after it was rejected. Its void, which had ended, takes its units back.
+func TestAVoidOfAReportThatStripeCountsLate(t *testing.T) {
+	onBothVoids(t, func(t *testing.T, v *voidFixture) {
+		v.record(7, "stays", v.now.Add(-3*time.Hour))
+		v.record(5, "void", v.now.Add(-3*time.Hour))
+		v.send()
+		v.exec("UPDATE stripe_reports SET state = 'rejected', next_attempt_at = created_at")
+		v.void("void")
+		v.must(v.resolveVoids(v.ctx))
+		v.wantVoid(models.VoidNotBilled)
+		v.read()
+		v.wantVoid(models.VoidWaiting)
+		v.resolve()
+		v.deliver()
+		v.wantVoid(models.VoidReported)
+		if got := v.stripe.Total("cus_1", v.period.Start, v.period.End); got != 7 {
+			t.Errorf("Stripe has %d units, want 7", got)
+		}
+		v.wantVerified()
+	})
+}
+
+// A report is read once for all voids of its events, and each void is claimed only while it is
+// worked on.
+func TestManyVoidsOfOneReport(t *testing.T) {
+	onBothVoids(t, func(t *testing.T, v *voidFixture) {
+		for i := range 5 {
+			v.record(1, fmt.Sprint("void", i), v.now.Add(-3*time.Hour))
+		}
+		v.send()
+		for i := range 5 {
+			v.void(fmt.Sprint("void", i))
+		}
+		var readings, due int64
+		v.stripe.SetFault(func(r *http.Request, _ url.Values) stripetest.Fault {
+			if !strings.Contains(r.URL.Path, "event_summaries") {
+				return stripetest.None
+			}
+			readings++
+			n, err := v.db.NewSelect().Model((*models.UsageVoid)(nil)).Where("next_attempt_at <= ?", v.now).Count(v.ctx)
+			v.must(err)
+			due = n
+			return stripetest.Refused
+		})
+		v.must(v.resolveVoids(v.ctx))
+		if readings != 1 || due != 4 {
+			t.Errorf("%d readings, and %d voids are not claimed during the first one; want 1 and 4", readings, due)
+		}
+	})
+}
+
+// A restored database has two reports that it has no attempt of. A void of one of them is credited.
+func TestAVoidOfARestoredReport(t *testing.T) {
+	onBothVoids(t, func(_ *testing.T, v *voidFixture) {
+		v.record(7, "stays", v.now.Add(-5*time.Hour))
+		v.record(5, "void", v.now.Add(-3*time.Hour))
+		v.send()
+		v.exec("UPDATE stripe_reports SET state = 'verified', accepted_at = NULL, first_attempt_at = NULL, last_attempt_at = NULL")
+		v.finalize(v.renew())
+		v.void("void")
+		v.must(v.resolveVoids(v.ctx))
+		v.wantVoid(models.VoidCredited)
+		v.wantCredits("open $1.50")
+	})
+}
+
+// The invoice becomes final while Stripe's total for a report cannot be read. A credit note waits
+// until it can.
 func TestACreditNoteWaitsUntilItsReportIsCounted(t *testing.T) {
 	onBothVoids(t, func(t *testing.T, v *voidFixture) {
 		v.record(5, "void", v.now.Add(-3*time.Hour))
-		v.stripe.SetFault(func(r *http.Request, _ url.Values) stripetest.Fault {
-			if strings.Contains(r.URL.Path, "event_summaries") {
-				return stripetest.Refused
-			}
-			return stripetest.None
-		})
+		v.failReadings()
 		v.send()
 		v.void("void")
 		v.must(v.resolveVoids(v.ctx))
@@ -143,6 +219,13 @@ func TestACreditNoteWaitsUntilItsReportIsCounted(t *testing.T) {
 		v.wantVoid(models.VoidWaiting)
 		if notes := v.stripe.CreditNotes(); len(notes) > 0 {
 			t.Errorf("credit notes %+v for units that Stripe may not count", notes)
+		}
+		v.hours(25)
+		v.resolve()
+		failed, err := models.FailedVoids(v.ctx, v.db, 5)
+		v.must(err)
+		if len(failed) != 1 || !strings.Contains(*failed[0].LastError, "could not be read") {
+			t.Errorf("the operator sees the voids %+v", failed)
 		}
 		v.stripe.SetFault(nil)
 		v.resolve()
@@ -293,33 +376,75 @@ func TestANegativeReportThatNeverArrives(t *testing.T) {
 // The database is restored from a backup that was made after the void, but before its negative
 // report was made or sent. Stripe has that report, so it is not sent again.
 func TestANegativeReportAndARestoredDatabase(t *testing.T) {
-	for name, made := range map[string]bool{"before it was made": false, "before it was sent": true} {
+	const unsent = `UPDATE stripe_reports SET state = 'sealed', attempts = 0, first_attempt_at = NULL, last_attempt_at = NULL,
+		accepted_at = NULL, verified_at = NULL, confirmed = NULL, next_attempt_at = created_at WHERE counts = `
+	notMade := func(v *voidFixture) {
+		v.exec("UPDATE usage_voids SET state = 'waiting', stripe_report_id = NULL")
+		v.exec("DELETE FROM stripe_reports WHERE counts = 'void'")
+	}
+	cases := map[string]struct {
+		restore func(v *voidFixture)
+		stays   int64 // units of another event in the same report
+		final   bool  // the invoice is, before the restore
+		unread  bool  // a reading fails in the second run
+	}{
+		"before it was sent": {restore: func(v *voidFixture) { v.exec(unsent + "'void'") }, stays: 7},
+		"before it was made": {restore: notMade, stays: 7},
+		"before the event's report was counted": {restore: func(v *voidFixture) {
+			notMade(v)
+			v.exec("UPDATE stripe_reports SET state = 'accepted', verified_at = NULL, confirmed = NULL")
+		}, stays: 7, unread: true},
+		"before the event's report was sent": {restore: func(v *voidFixture) {
+			notMade(v)
+			v.exec(unsent + "'overage'")
+		}},
+		"before it was made, and the invoice is final": {restore: notMade, stays: 7, final: true},
+	}
+	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			onBothVoids(t, func(t *testing.T, v *voidFixture) {
-				v.sentAndVoided()
+				if c.stays > 0 {
+					v.record(c.stays, "stays", v.now.Add(-3*time.Hour))
+				}
+				v.record(5, "void", v.now.Add(-3*time.Hour))
+				v.send()
+				v.void("void")
+				v.must(v.resolveVoids(v.ctx))
 				v.deliver()
-				if got := v.stripe.Total("cus_1", v.period.Start, v.period.End); got != 7 {
-					t.Fatalf("Stripe has %d units", got)
+				wantTotal := func(when string) {
+					t.Helper()
+					if got := v.stripe.Total("cus_1", v.period.Start, v.period.End); got != c.stays {
+						t.Errorf("%s, Stripe has %d units, want %d", when, got, c.stays)
+					}
 				}
-				if made {
-					v.exec(`UPDATE stripe_reports SET state = 'sealed', attempts = 0, first_attempt_at = NULL, last_attempt_at = NULL,
-						accepted_at = NULL, next_attempt_at = created_at WHERE counts = 'void'`)
-				} else {
-					v.exec("UPDATE usage_voids SET state = 'waiting', stripe_report_id = NULL")
-					v.exec("DELETE FROM stripe_reports WHERE counts = 'void'")
+				wantTotal("before the restore")
+				if c.final {
+					v.hours(2)
+					v.finalize(v.renew())
 				}
-				for range 2 {
+				c.restore(v)
+				if c.unread {
+					v.failReadings()
+				}
+				for run := range 2 {
 					_, _, err := v.Restored(v.ctx)
+					if c.unread && run == 1 {
+						if err == nil || !strings.Contains(err.Error(), "could not be read") {
+							t.Errorf("a run without a reading: %v", err)
+						}
+						v.stripe.SetFault(nil)
+						_, _, err = v.Restored(v.ctx)
+					}
 					v.must(err)
 					v.hours(26)
 				}
 				v.deliver()
 				v.resolve()
 				v.deliver()
-				if got := v.stripe.Total("cus_1", v.period.Start, v.period.End); got != 7 {
-					t.Errorf("after the restore, Stripe has %d units, want 7", got)
+				wantTotal("after the restore")
+				if !c.final {
+					v.finalize(v.renew())
 				}
-				v.finalize(v.renew())
 				v.resolve()
 				v.wantVoid(models.VoidReported)
 				v.wantCredits("")

@@ -333,8 +333,8 @@ func (s *setup) webhook(ctx context.Context) error {
 		}
 		s.made("the webhook endpoint %s, %s", address, found.ID)
 		s.WebhookSecret = found.Secret
-		s.Notes = append(s.Notes, fmt.Sprintf("Stripe reports usage that it cannot count in thin events (%s), which need their own "+
-			"event destination: add one for %s in Stripe's dashboard, and append a comma and its secret to STRIPE_WEBHOOK_SECRET",
+		s.Notes = append(s.Notes, fmt.Sprintf("If Stripe cannot count usage, it says so in thin events (%s). These need their own event "+
+			"destination: add one for %s in Stripe's dashboard, and append a comma and its secret to STRIPE_WEBHOOK_SECRET",
 			strings.Join(ThinWebhookTypes, ", "), address))
 	}
 	return s.storeID(ctx, objectWebhook, found.ID)

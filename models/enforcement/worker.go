@@ -88,7 +88,7 @@ func (w *worker) guard(batch []*call, run func([]*call)) {
 // then decides them.
 func (w *worker) group(calls []*call, pass int) {
 	if pass > maxPasses {
-		failAll(calls, models.Unavailable(errors.New("usage records were not ready after all passes")))
+		failAll(calls, models.Unavailable(errors.New("usage records were still not ready after several attempts")))
 		return
 	}
 	calls = w.identify(calls)

@@ -80,7 +80,7 @@ func (w *worker) peek(calls []*call) {
 			return models.PrepareRecords(ctx, db, w.catalogue, now, moving)
 		})
 	}
-	failAll(calls, models.Unavailable(errors.New("people or usage records were not ready after all passes")))
+	failAll(calls, models.Unavailable(errors.New("people or usage records were still not ready after several attempts")))
 }
 
 // farAway is the time of a read from which on the database is far away, or slow. If people's records
