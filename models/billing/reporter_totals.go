@@ -257,16 +257,19 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 	if !strict {
 		open = append(open, models.ReportAccepted)
 	}
-	err = r.db.NewRaw(`SELECT COALESCE(CAST(SUM(value) AS bigint), 0) AS reported,
-			COALESCE(CAST(SUM(CASE WHEN state = 'sealed' THEN value ELSE 0 END) AS bigint), 0) AS waiting,
-			COALESCE(CAST(SUM(CASE WHEN state IN (?7) AND value > 0 THEN value ELSE 0 END) AS bigint), 0) AS open,
-			COALESCE(CAST(SUM(CASE WHEN state IN (?7) AND value < 0 THEN -value ELSE 0 END) AS bigint), 0) AS open_voids,
-			COALESCE(CAST(SUM(CASE WHEN state = 'given_up' AND ABS(COALESCE(confirmed, 0)) < ABS(value) THEN value - COALESCE(confirmed, 0)
-			ELSE 0 END) AS bigint), 0) AS given_up,
-			COALESCE(CAST(SUM(CASE WHEN no_minute AND period_end <= ?0 THEN value ELSE 0 END) AS bigint), 0) AS moved_in,
+	// A negative report that was given up counts only with what Stripe has of it: a credit note takes
+	// the rest back.
+	value := "(CASE WHEN r.counts = 'void' AND r.state = 'given_up' THEN COALESCE(r.confirmed, 0) ELSE r.value END)"
+	err = r.db.NewRaw(`SELECT COALESCE(CAST(SUM(`+value+`) AS bigint), 0) AS reported,
+			COALESCE(CAST(SUM(CASE WHEN r.state = 'sealed' THEN r.value ELSE 0 END) AS bigint), 0) AS waiting,
+			COALESCE(CAST(SUM(CASE WHEN r.state IN (?7) AND r.value > 0 THEN r.value ELSE 0 END) AS bigint), 0) AS open,
+			COALESCE(CAST(SUM(CASE WHEN r.state IN (?7) AND r.value < 0 THEN -r.value ELSE 0 END) AS bigint), 0) AS open_voids,
+			COALESCE(CAST(SUM(CASE WHEN r.state = 'given_up' AND ABS(COALESCE(r.confirmed, 0)) < ABS(r.value)
+			THEN `+value+` - COALESCE(r.confirmed, 0) ELSE 0 END) AS bigint), 0) AS given_up,
+			COALESCE(CAST(SUM(CASE WHEN r.no_minute AND r.period_end <= ?0 THEN r.value ELSE 0 END) AS bigint), 0) AS moved_in,
 			COALESCE((SELECT CAST(SUM(`+reported+`) AS bigint) FROM usage_events e WHERE `+toSeal+`
 				AND e.stripe_customer_id = ?2 AND e.plan_id = ?4 AND e.occurred_at >= ?0 AND e.occurred_at < ?1), 0) AS unsealed,
-			COALESCE((SELECT CAST(SUM(r.value) AS bigint) FROM stripe_reports r WHERE r.stripe_customer_id = ?2 AND r.meter_event_name = ?3
+			COALESCE((SELECT CAST(SUM(`+value+`) AS bigint) FROM stripe_reports r WHERE r.stripe_customer_id = ?2 AND r.meter_event_name = ?3
 				AND r.minute >= ?5 AND r.state <> 'missing' AND r.period_start = ?0 AND r.period_end = ?1), 0) AS own,
 			COALESCE((SELECT CAST(SUM(CASE WHEN r.no_minute AND r.minute >= ?1 THEN r.value ELSE 0 END) AS bigint) FROM stripe_reports r
 				WHERE r.stripe_customer_id = ?2 AND r.meter_event_name = ?3
@@ -279,10 +282,11 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 				AND e.occurred_at >= ?0 AND e.occurred_at < ?1), 0) AS others,
 			COALESCE((SELECT CAST(SUM(v.overage_quantity) AS bigint)
 				FROM stripe_reports r JOIN usage_voids v ON v.stripe_report_id = r.id
-				WHERE r.stripe_customer_id = ?2 AND r.meter_event_name = ?3 AND r.minute >= ?6 AND r.state <> 'missing'
+				WHERE r.stripe_customer_id = ?2 AND r.meter_event_name = ?3 AND r.minute >= ?6 AND r.state NOT IN ('missing', 'given_up')
 				AND (r.period_start <> ?0 OR r.period_end <> ?1) AND r.period_start < ?1 AND r.period_end > ?0
 				AND v.occurred_at >= ?0 AND v.occurred_at < ?1), 0) AS voids
-		FROM stripe_reports WHERE stripe_customer_id = ?2 AND meter_event_name = ?3 AND minute >= ?0 AND minute < ?1 AND state <> 'missing'`,
+		FROM stripe_reports r
+		WHERE r.stripe_customer_id = ?2 AND r.meter_event_name = ?3 AND r.minute >= ?0 AND r.minute < ?1 AND r.state <> 'missing'`,
 		p.Start, p.End, customer, of.meter, r.planOf(of.meter), p.Start.Truncate(time.Minute), p.Start.Add(-totalsReach),
 		bun.List(open)).Scan(ctx, &sums)
 	if err != nil {

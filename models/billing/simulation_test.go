@@ -74,7 +74,7 @@ func run(t *testing.T, dropped float64, suite map[string]uint64) {
 func TestSimulation(t *testing.T) { run(t, 0, map[string]uint64{"sqlite": 1, "postgres": 1}) }
 
 // The same, but Stripe accepts one in a hundred meter events and never counts it.
-func TestSimulationWithDrops(t *testing.T) { run(t, 0.01, map[string]uint64{"sqlite": 10}) }
+func TestSimulationWithDrops(t *testing.T) { run(t, 0.01, map[string]uint64{"sqlite": 7}) }
 
 // mutants are the parts of the design to leave out, each with the first seed that shows the effect.
 var mutants = map[string]struct {

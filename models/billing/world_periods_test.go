@@ -59,9 +59,9 @@ func (a *audit) meter(p *payer, plan models.PlanID) {
 }
 
 // isLeft reports whether Stripe's totals still have the units of a voided event: a credit note takes
-// them back, or no invoice has them, and there is no negative report that came too late.
+// or will take them back, or no invoice has them, and there is no negative report that came too late.
 func (a *audit) isLeft(v *models.UsageVoid) bool {
-	if v.State != models.VoidCredited && v.State != models.VoidNotBilled {
+	if v.State != models.VoidCredited && v.State != models.VoidNotBilled && v.State != models.VoidWaiting {
 		return false
 	}
 	return v.StripeReportID == nil || a.reports[*v.StripeReportID].State != models.ReportVerified

@@ -244,14 +244,19 @@ func (w *world) settled() bool {
 	return !w.waits()
 }
 
-// waits reports whether something is still to be sealed, sent, read or applied.
+// waits reports whether something is still to be sealed, sent, read or applied. A void whose negative
+// report was not counted waits for the invoice, which may come later than the simulation ends.
 func (w *world) waits() bool {
 	for _, q := range []*bun.SelectQuery{
 		w.db.NewSelect().Model((*models.StripeReport)(nil)).Where("state IN ('sealed', 'unknown', 'accepted')"),
 		w.db.NewSelect().Model((*models.UsageEvent)(nil)).Where("stripe_report_id IS NULL AND overage_quantity > 0 AND voided_at IS NULL"),
 		w.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("applied_at IS NULL"),
 		w.db.NewSelect().TableExpr("records_due"),
-		w.db.NewSelect().Model((*models.UsageVoid)(nil)).Where("state = ?", models.VoidWaiting),
+		w.db.NewSelect().Model((*models.UsageVoid)(nil)).Where("state = ?", models.VoidWaiting).
+			Where(`(stripe_report_id IS NULL OR EXISTS (SELECT 1 FROM stripe_reports r
+				JOIN stripe_invoice_lines l ON l.stripe_customer_id = r.stripe_customer_id AND l.period_start <= r.minute AND l.period_end > r.minute
+				JOIN stripe_invoices i ON i.id = l.stripe_invoice_id AND i.finalized_at IS NOT NULL
+				WHERE r.id = usage_void.stripe_report_id))`),
 	} {
 		found, err := q.Exists(w.ctx)
 		w.must(err)

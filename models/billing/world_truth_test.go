@@ -99,7 +99,8 @@ func (a *audit) open() {
 	for _, r := range a.reports {
 		switch {
 		case r.State == models.ReportVerified, r.State == models.ReportMissing:
-		case r.State == models.ReportRejected && a.s.dropped > 0, r.State == models.ReportConflict && a.s.restores():
+		case r.State == models.ReportRejected && a.s.dropped > 0, r.State == models.ReportConflict && a.s.restores(),
+			r.State == models.ReportGivenUp && r.Counts == models.CountsVoid && a.s.dropped > 0:
 			a.counts[string(r.State)]++
 		default:
 			text := ""
