@@ -52,7 +52,7 @@ export interface paths {
         put?: never;
         /**
          * May this person have more?
-         * @description Returns the decision and records no usage. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; `slack_team_id` lists the exceptions. Needs a key with the scope `check`.
+         * @description Returns the decision and records no usage. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `check`.
          */
         post: operations["check"];
         delete?: never;
@@ -72,7 +72,7 @@ export interface paths {
         put?: never;
         /**
          * Decide and record
-         * @description Decides and records in one transaction. A retry with the same idempotency key gets the first answer. After a refusal, a retry is decided again. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; `slack_team_id` lists the exceptions. Needs a key with the scope `consume`.
+         * @description Decides and records in one transaction. A retry with the same idempotency key gets the first answer. After a refusal, a retry is decided again. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `consume`.
          */
         post: operations["consume"];
         delete?: never;
@@ -92,7 +92,7 @@ export interface paths {
         put?: never;
         /**
          * Record what already happened
-         * @description Limits do not apply. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. An event is invalid if it is so old that events of its time are deleted. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; `slack_team_id` lists the exceptions. Needs a key with the scope `consume`.
+         * @description Limits do not apply. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. An event is invalid if it is so old that events of its time are deleted. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `consume`.
          */
         post: operations["events"];
         delete?: never;
@@ -112,7 +112,7 @@ export interface paths {
         put?: never;
         /**
          * Add included units
-         * @description The units count in the person's current billing period, in addition to those of the plan. What is unused at `expires_at` is taken back. A retry with the same idempotency key adds nothing; its answer has the first grant and the current figures. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; `slack_team_id` lists the exceptions. Needs a key with the scope `manage`.
+         * @description The units count in the person's current billing period, in addition to those of the plan. What is unused at `expires_at` is taken back. A retry with the same idempotency key adds nothing; its answer has the first grant and the current figures. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `manage`.
          */
         post: operations["grant"];
         delete?: never;
@@ -132,7 +132,7 @@ export interface paths {
         put?: never;
         /**
          * Set units aside
-         * @description For work that takes a while: the units count as held until the hold is settled, is released or expires. A retry with the same idempotency key gets the first answer, with the current state of the hold. Units are set aside only while the hold is open. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; `slack_team_id` lists the exceptions. Needs a key with the scope `consume`.
+         * @description For work that takes a while: the units count as held until the hold is settled, is released or expires. A retry with the same idempotency key gets the first answer, with the current state of the hold. Units are set aside only while the hold is open. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `consume`.
          */
         post: operations["hold"];
         delete?: never;
@@ -310,7 +310,7 @@ export interface paths {
         };
         /**
          * A person's billing periods
-         * @description Newest first. The current period is included after its first call. Needs a key with the scope `read`.
+         * @description Newest first. A period without a record is left out: a consume, hold, event or grant creates the record, and a check does not. Needs a key with the scope `read`.
          */
         get: operations["history"];
         put?: never;
@@ -368,7 +368,7 @@ export interface components {
         ActivityAnswer: {
             /**
              * Format: date-time
-             * @description Events of this period recorded before this time are deleted; null if none are.
+             * @description Events of this period recorded before this time may be deleted; null if none are.
              */
             deleted_before: string | null;
             email: string;
@@ -400,7 +400,7 @@ export interface components {
             recorded_at: string;
             /**
              * Format: int64
-             * @description Units used in the period after this event.
+             * @description The total number of units used in the period, including this event, when the event was recorded.
              */
             used_after: number;
             void_reason: string | null;
@@ -420,7 +420,7 @@ export interface components {
              */
             email: string;
             /**
-             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. With once, a check has a message only if it is refused. Default: once.
+             * @description Which answers have a Slack message. "once": each refusal, and the first answer at each warning level; a check never counts as that first answer. "always": each answer with a notice. "never": none. Default: "once".
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -447,7 +447,7 @@ export interface components {
              */
             email?: string;
             /**
-             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. With once, a check has a message only if it is refused. Default: once.
+             * @description Which answers have a Slack message. "once": each refusal, and the first answer at each warning level; a check never counts as that first answer. "always": each answer with a notice. "never": none. Default: "once".
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -510,7 +510,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used in percent, rounded down. Overage counts once none are left.
+             * @description The percentage of the included units that is used, rounded down. When no included units are left, overage is added.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -564,7 +564,7 @@ export interface components {
              */
             idempotency_key: string;
             /**
-             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. With once, a check has a message only if it is refused. Default: once.
+             * @description Which answers have a Slack message. "once": each refusal, and the first answer at each warning level; a check never counts as that first answer. "always": each answer with a notice. "never": none. Default: "once".
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -596,7 +596,7 @@ export interface components {
              */
             idempotency_key: string;
             /**
-             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. With once, a check has a message only if it is refused. Default: once.
+             * @description Which answers have a Slack message. "once": each refusal, and the first answer at each warning level; a check never counts as that first answer. "always": each answer with a notice. "never": none. Default: "once".
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -654,7 +654,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used in percent, rounded down. Overage counts once none are left.
+             * @description The percentage of the included units that is used, rounded down. When no included units are left, overage is added.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -821,7 +821,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used in percent, rounded down. Overage counts once none are left.
+             * @description The percentage of the included units that is used, rounded down. When no included units are left, overage is added.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -947,7 +947,7 @@ export interface components {
         };
         HistoryAnswer: {
             email: string;
-            /** @description Newest first. Periods without calls are left out. */
+            /** @description Newest first. Periods without a record are left out. */
             periods: components["schemas"]["PastPeriod"][];
         };
         HoldAnswer: {
@@ -990,7 +990,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used in percent, rounded down. Overage counts once none are left.
+             * @description The percentage of the included units that is used, rounded down. When no included units are left, overage is added.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1052,7 +1052,7 @@ export interface components {
             /** @description Identifies this hold. Events have separate keys. */
             idempotency_key: string;
             /**
-             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. With once, a check has a message only if it is refused. Default: once.
+             * @description Which answers have a Slack message. "once": each refusal, and the first answer at each warning level; a check never counts as that first answer. "always": each answer with a notice. "never": none. Default: "once".
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -1086,7 +1086,7 @@ export interface components {
             /** @description Identifies this hold. Events have separate keys. */
             idempotency_key: string;
             /**
-             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. With once, a check has a message only if it is refused. Default: once.
+             * @description Which answers have a Slack message. "once": each refusal, and the first answer at each warning level; a check never counts as that first answer. "always": each answer with a notice. "never": none. Default: "once".
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -1305,7 +1305,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used in percent, rounded down. Overage counts once none are left.
+             * @description The percentage of the included units that is used, rounded down. When no included units are left, overage is added.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1348,7 +1348,7 @@ export interface components {
         };
         SettleRequest: {
             /**
-             * @description Which answers have a Slack message. once: each refusal, and the first answer at each warning level. always: each answer with a notice. never: none. With once, a check has a message only if it is refused. Default: once.
+             * @description Which answers have a Slack message. "once": each refusal, and the first answer at each warning level; a check never counts as that first answer. "always": each answer with a notice. "never": none. Default: "once".
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -1460,7 +1460,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used in percent, rounded down. Overage counts once none are left.
+             * @description The percentage of the included units that is used, rounded down. When no included units are left, overage is added.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
