@@ -180,7 +180,9 @@ var recounts = []recount{
 		SELECT CAST(h.id AS text), h.email, h.billing_period_start, h.billing_period_end, 1, COUNT(e.id)
 		FROM usage_holds h LEFT JOIN usage_events e ON e.user_id = h.user_id AND e.hold_id = h.id
 		WHERE h.state = 'settled' GROUP BY h.user_id, h.id HAVING COUNT(e.id) <> 1 ORDER BY h.id`},
-	{row: "usage event", texts: []string{"it has %[1]d units and its hold has %[2]d; the hold is missing, too small, not settled or in another record"}, query: `
+	{row: "usage event", texts: []string{
+		"it has %[1]d units and its hold has %[2]d; the hold is missing, too small, not settled or in another record",
+	}, query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, COALESCE(h.quantity, 0)
 		FROM usage_events e LEFT JOIN usage_holds h ON h.user_id = e.user_id AND h.id = e.hold_id
 		WHERE e.hold_id IS NOT NULL AND (h.id IS NULL OR h.state <> 'settled' OR h.record_id <> e.record_id OR e.quantity > h.quantity)

@@ -16,7 +16,7 @@ type activityAnswer struct {
 	Period        period          `json:"period"`
 	Events        []activityEvent `json:"events" nullable:"false" doc:"Newest first; at most 100."`
 	NextCursor    *string         `json:"next_cursor" doc:"Continues the list; null at its end."`
-	DeletedBefore *time.Time      `json:"deleted_before" doc:"Events of this period recorded before this time may be deleted; null if none are."`
+	DeletedBefore *time.Time      `json:"deleted_before" doc:"Events recorded before this time may be deleted; null if none of the period are."`
 }
 
 type activityEvent struct {
@@ -26,7 +26,7 @@ type activityEvent struct {
 	Quantity       int64      `json:"quantity"`
 	Overage        int64      `json:"overage" doc:"The part of the quantity that is billed."`
 	OverageCents   int64      `json:"overage_cents"`
-	UsedAfter      int64      `json:"used_after" doc:"The total number of units used in the period, including this event, when the event was recorded."`
+	UsedAfter      int64      `json:"used_after" doc:"Units used in the period, with this event, when it was recorded."`
 	Workspace      *string    `json:"workspace" doc:"The Slack team."`
 	IdempotencyKey *string    `json:"idempotency_key" doc:"Null if the event is from a hold."`
 	HoldID         *string    `json:"hold_id" format:"uuid"`

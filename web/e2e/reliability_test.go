@@ -52,7 +52,8 @@ func where(t *testing.T) string {
 	busy, err := modelstest.BusyShare(t.Context())
 	must(t, err)
 	text := fmt.Sprintf("Measured on %s at commit %s, with the processor %s (%s cores, shared by clients, servers and databases), "+
-		"%s of memory, %s and Go %s. In the one second after the run, other programs used %.0f%% of the cores.", time.Now().UTC().Format(time.DateOnly),
+		"%s of memory, %s and Go %s. In the one second after the run, other programs used %.0f%% of the cores.",
+		time.Now().UTC().Format(time.DateOnly),
 		modelstest.Revision(t.Context(), "../..", "docs/reliability.md"),
 		facts.Processor, facts.Cores, facts.Memory, facts.Kernel, strings.TrimPrefix(runtime.Version(), "go"), busy*100)
 	return "\n" + modelstest.Wrap("", text) + "\n\n"

@@ -310,7 +310,7 @@ export interface paths {
         };
         /**
          * A person's billing periods
-         * @description Newest first. A period without a record is left out: a consume, hold, event or grant creates the record, and a check does not. Needs a key with the scope `read`.
+         * @description Newest first. A period without a record is left out. A consume, hold, event or grant creates the record; a check does not. Needs a key with the scope `read`.
          */
         get: operations["history"];
         put?: never;
@@ -368,7 +368,7 @@ export interface components {
         ActivityAnswer: {
             /**
              * Format: date-time
-             * @description Events of this period recorded before this time may be deleted; null if none are.
+             * @description Events recorded before this time may be deleted; null if none of the period are.
              */
             deleted_before: string | null;
             email: string;
@@ -400,7 +400,7 @@ export interface components {
             recorded_at: string;
             /**
              * Format: int64
-             * @description The total number of units used in the period, including this event, when the event was recorded.
+             * @description Units used in the period, with this event, when it was recorded.
              */
             used_after: number;
             void_reason: string | null;
@@ -510,7 +510,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description The percentage of the included units that is used, rounded down. When no included units are left, overage is added.
+             * @description Percent of the included units used, rounded down. When none are left, overage is added.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -654,7 +654,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description The percentage of the included units that is used, rounded down. When no included units are left, overage is added.
+             * @description Percent of the included units used, rounded down. When none are left, overage is added.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -821,7 +821,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description The percentage of the included units that is used, rounded down. When no included units are left, overage is added.
+             * @description Percent of the included units used, rounded down. When none are left, overage is added.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -990,7 +990,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description The percentage of the included units that is used, rounded down. When no included units are left, overage is added.
+             * @description Percent of the included units used, rounded down. When none are left, overage is added.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1305,7 +1305,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description The percentage of the included units that is used, rounded down. When no included units are left, overage is added.
+             * @description Percent of the included units used, rounded down. When none are left, overage is added.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1460,7 +1460,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description The percentage of the included units that is used, rounded down. When no included units are left, overage is added.
+             * @description Percent of the included units used, rounded down. When none are left, overage is added.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
