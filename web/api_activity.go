@@ -16,7 +16,7 @@ type activityAnswer struct {
 	Period        period          `json:"period"`
 	Events        []activityEvent `json:"events" nullable:"false" doc:"Newest first; at most 100."`
 	NextCursor    *string         `json:"next_cursor" doc:"Continues the list; null at its end."`
-	DeletedBefore *time.Time      `json:"deleted_before" doc:"Events recorded before this time may be deleted; null if none of the period are."`
+	DeletedBefore *time.Time      `json:"deleted_before" doc:"Events recorded before this time may be deleted; null if this affects no event."`
 }
 
 type activityEvent struct {

@@ -29,7 +29,7 @@ type Decision struct {
 	Held             int64         `json:"held" doc:"Units on hold."`
 	Included         int64         `json:"included" doc:"Units that the plan covers."`
 	Remaining        int64         `json:"remaining" doc:"Included units that are neither used nor on hold."`
-	PercentUsed      int64         `json:"percent_used" doc:"Percent of the included units used, rounded down. When none are left, overage is added."`
+	PercentUsed      int64         `json:"percent_used" doc:"Included units used in percent, rounded down; with overage if none are left."`
 	Overage          int64         `json:"overage" doc:"Units used beyond the included units."`
 	OverageRateCents int64         `json:"overage_rate_cents" doc:"Cents per overage unit; 0 means that overage is refused."`
 	OverageCents     int64         `json:"overage_cents" doc:"The estimated price of the overage so far, in cents before tax."`

@@ -310,7 +310,7 @@ export interface paths {
         };
         /**
          * A person's billing periods
-         * @description Newest first. A period without a record is left out. A consume, hold, event or grant creates the record; a check does not. Needs a key with the scope `read`.
+         * @description Newest first. A period without a record is left out; a consume, hold, event or grant creates it, and a check does not. Needs a key with the scope `read`.
          */
         get: operations["history"];
         put?: never;
@@ -368,7 +368,7 @@ export interface components {
         ActivityAnswer: {
             /**
              * Format: date-time
-             * @description Events recorded before this time may be deleted; null if none of the period are.
+             * @description Events recorded before this time may be deleted; null if this affects no event.
              */
             deleted_before: string | null;
             email: string;
@@ -510,7 +510,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Percent of the included units used, rounded down. When none are left, overage is added.
+             * @description Included units used in percent, rounded down; with overage if none are left.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -654,7 +654,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Percent of the included units used, rounded down. When none are left, overage is added.
+             * @description Included units used in percent, rounded down; with overage if none are left.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -821,7 +821,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Percent of the included units used, rounded down. When none are left, overage is added.
+             * @description Included units used in percent, rounded down; with overage if none are left.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -990,7 +990,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Percent of the included units used, rounded down. When none are left, overage is added.
+             * @description Included units used in percent, rounded down; with overage if none are left.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1305,7 +1305,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Percent of the included units used, rounded down. When none are left, overage is added.
+             * @description Included units used in percent, rounded down; with overage if none are left.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1460,7 +1460,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Percent of the included units used, rounded down. When none are left, overage is added.
+             * @description Included units used in percent, rounded down; with overage if none are left.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
