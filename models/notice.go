@@ -66,7 +66,7 @@ func (c *Catalogue) consequence(s Standing, v Verdict) string {
 	case v.Reason == SpendLimitReached:
 		fmt.Fprintf(&b, " This request would exceed your spend limit of %s.", c.FormatMoney(*s.SpendLimitCents))
 	case v.Reason == PaymentPastDue, s.nextIsRefused(PaymentPastDue):
-		fmt.Fprintf(&b, " Your last payment failed, so extra %s are paused until it succeeds.", c.UnitPlural)
+		fmt.Fprintf(&b, " The last payment failed, so extra %s are paused until it succeeds.", c.UnitPlural)
 	case v.Reason == OrganizationSpendLimitReached, s.nextIsRefused(OrganizationSpendLimitReached):
 		fmt.Fprintf(&b, " Your organization has reached its spend limit, so extra %s are paused.", c.UnitPlural)
 	case s.nextIsRefused(SpendLimitReached):

@@ -140,7 +140,7 @@ var recounts = []recount{
 				CAST(SUM(overage_cents_held) AS bigint) AS held
 			FROM usage_records WHERE organization_record_id IS NOT NULL GROUP BY organization_record_id) r ON r.organization_record_id = o.id
 		WHERE o.overage_cents <> COALESCE(r.cents, 0) OR o.overage_cents_held <> COALESCE(r.held, 0) ORDER BY o.id`},
-	{row: "usage record", texts: []string{"organization record %[2]d must count it, not %[1]d"}, query: `
+	{row: "usage record", texts: []string{"organization record %[2]d must count it, not %[1]d (0 means none)"}, query: `
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, COALESCE(r.organization_record_id, 0), COALESCE(o.id, 0)
 		FROM usage_records r LEFT JOIN organization_records o ON o.payer = r.payer AND o.counted AND o.spend_limit_cents IS NOT NULL
 			AND r.billing_period_start >= o.billing_period_start AND r.billing_period_start < o.billing_period_end

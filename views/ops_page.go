@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "For each reason, the people who were refused in the last 24 hours. The number is all their refusals for this " +
-	"reason in the billing period, including earlier ones. The counts are approximate."
+const refusalsCounted = "How often people were refused in their billing period, by reason. Only people who were refused for this reason " +
+	"in the last 24 hours are counted, but also their earlier refusals. Approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

@@ -61,7 +61,7 @@ func noSpendLimit(c *models.Catalogue, s models.OrganizationSummary) string {
 	case s.OverageRateCents <= 0:
 		return fmt.Sprintf("No limit is set. Extra %s are not available at present.", c.UnitPlural)
 	}
-	return fmt.Sprintf("No limit is set: all extra %s are billed at %s each, and there is no maximum.",
+	return fmt.Sprintf("No limit is set: extra %s are billed at %s each, without a maximum for the organization.",
 		c.UnitPlural, c.FormatMoney(s.OverageRateCents))
 }
 
@@ -103,7 +103,7 @@ func (d Org) memberFields(s models.OrganizationSummary) limitFields {
 // defaultLimitText says what the default member limit is.
 func defaultLimitText(c *models.Catalogue, s models.OrganizationSummary) string {
 	if s.MemberLimit == nil {
-		return fmt.Sprintf("No default limit. Members without their own limit can use all included %s, plus extra ones.", c.UnitPlural)
+		return "No default limit. Members without their own limit are limited only by the plan and by spend limits."
 	}
 	return MemberConsequence(c, *s.MemberLimit)
 }

@@ -78,7 +78,7 @@ func (d OrgMember) limitText() string {
 	case d.DefaultLimit != nil:
 		return "The organization's default applies. " + MemberConsequence(d.Catalogue, *d.DefaultLimit)
 	}
-	return fmt.Sprintf("No limit applies: this member can use all included %s, and extra ones.", d.Catalogue.UnitPlural)
+	return "No member limit applies."
 }
 
 // OnlyAdmin says why the last admin can neither become a member nor be removed.

@@ -13,8 +13,8 @@ import (
 	"tollgate/views/ui"
 )
 
-const aboutPlans = "A plan that you buy applies immediately and keeps your usage. To switch from a paid plan, cancel it first: " +
-	"it stays active until its period ends."
+const aboutPlans = "A plan that you buy applies immediately, with all of its included units. To switch from a paid plan, cancel it " +
+	"first: it stays active until its period ends."
 
 // PlansPage is the pricing page. Every number on it comes from the catalog.
 func PlansPage(d Plans) templ.Component {

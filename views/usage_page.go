@@ -96,7 +96,7 @@ func verdictTitle(c *models.Catalogue, s models.Standing) string {
 	case v.Reason == models.SpendLimitReached:
 		return "Paused: your spend limit is reached"
 	case v.Reason == models.PaymentPastDue:
-		return "Paused: your last payment failed"
+		return "Paused: the last payment failed"
 	case v.Reason == models.IncludedExhausted:
 		return "Paused until the reset"
 	case s.Level() == models.Exceeded:
@@ -110,7 +110,7 @@ func verdictText(c *models.Catalogue, s models.Standing) string {
 	reset := models.FormatReset(s.Period.End)
 	switch v := models.Decide(s, 1); {
 	case v.Reason == models.MemberLimitReached:
-		return fmt.Sprintf("An admin of your organization set your limit to %s. You get new ones on %s, or as soon as an admin raises the limit.",
+		return fmt.Sprintf("Your member limit is %s. You get new ones on %s, or as soon as an admin raises the limit.",
 			c.Units(*s.MemberLimit), reset)
 	case v.Reason == models.OrganizationSpendLimitReached:
 		return fmt.Sprintf("The included %s are used, and your organization's spend limit does not allow another one. "+
@@ -122,7 +122,7 @@ func verdictText(c *models.Catalogue, s models.Standing) string {
 		return fmt.Sprintf("The included %s are used. Extra ones are available when the payment succeeds, and you get new ones on %s.",
 			c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted && s.Used-s.Overage >= s.Included:
-		return fmt.Sprintf("All included %s are used. You get new ones on %s, or immediately with an upgrade.", c.UnitPlural, reset)
+		return fmt.Sprintf("All included %s are used. You get new ones on %s.", c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted:
 		return fmt.Sprintf("All remaining %s are on hold for work in progress. "+
 			"Those that the work does not use become available again. You get new ones on %s.", c.UnitPlural, reset)
@@ -155,12 +155,13 @@ func atTheLimit(c *models.Catalogue, s models.Standing, trial bool) string {
 		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. Extra ones are not available during a trial.",
 			c.Units(s.Included))
 	case s.OverageRateCents <= 0:
-		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. An upgrade gives you more immediately.",
-			c.Units(s.Included))
+		return fmt.Sprintf("When all %s are used, new ones are paused until the reset.", c.Units(s.Included))
 	case s.PastDue:
 		return fmt.Sprintf("When all %s are used, new ones are paused until the payment succeeds.", c.Units(s.Included))
 	case s.SpendLimitCents == nil && s.Organization.LimitCents != nil:
 		return priceOfExtra(c, s) + ", up to a spend limit that all members of your organization share."
+	case s.SpendLimitCents == nil && s.MemberLimit != nil:
+		return priceOfExtra(c, s) + ". No spend limit is set."
 	case s.SpendLimitCents == nil:
 		return priceOfExtra(c, s) + ". No spend limit is set, so there is no maximum."
 	}
@@ -271,8 +272,11 @@ func noLimit(c *models.Catalogue, s models.Standing) string {
 
 // stopsImmediately says what a limit does that is already reached.
 func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) string {
-	text := fmt.Sprintf("With a limit of %s, %s stop immediately, until %s.",
-		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
+	what := c.UnitPlural
+	if s.Remaining() > 0 {
+		what = "extra " + what
+	}
+	text := fmt.Sprintf("With a limit of %s, %s stop immediately, until %s.", c.FormatMoney(cents), what, models.FormatReset(s.Period.End))
 	if s.OverageCents == 0 {
 		return text + " None of your included " + c.UnitPlural + " are left."
 	}

@@ -175,7 +175,7 @@ func TestUsagePageTexts(t *testing.T) {
 		{
 			"past due, overage is paused", pastDue(78),
 			[]string{
-				"Paused: your last payment failed", "When all 75 suggestions are used, new ones are paused until the payment succeeds.",
+				"Paused: the last payment failed", "When all 75 suggestions are used, new ones are paused until the payment succeeds.",
 				"Overage: 3 × $0.30 $0.90", "by the reset, more than the plan includes.",
 				"No limit is set. Extra suggestions are paused until the payment succeeds; after that, they are billed.",
 			},

@@ -49,8 +49,8 @@ type period struct {
 // ConsumeAnswer is the answer of consume.
 type ConsumeAnswer struct {
 	Decision
-	EventID  *string `json:"event_id" format:"uuid" doc:"The recorded event; null if refused."`
-	Replayed bool    `json:"replayed" doc:"Whether this is the answer to an earlier call with the same key."`
+	EventID  *string `json:"event_id" format:"uuid" doc:"The event that was recorded or reversed; null if refused."`
+	Replayed bool    `json:"replayed" doc:"Whether this is the answer to an earlier call for the same key or hold."`
 }
 
 type holdAnswer struct {

@@ -23,8 +23,8 @@ func (r CheckRequest) TransformSchema(registry huma.Registry, s *huma.Schema) *h
 
 // describeNotify adds the description of the field notify.
 func describeNotify(s *huma.Schema) *huma.Schema {
-	s.Properties["notify"].Description = "Which answers have a Slack message. \"once\": each refusal, and the first answer at each " +
-		"warning level; a check never counts as that first answer. \"always\": each answer with a notice. \"never\": none. " +
+	s.Properties["notify"].Description = "Which answers have a Slack message. \"once\": each refusal, and the first consume, hold or " +
+		"settlement at each warning level; an allowed check has no message. \"always\": each answer with a notice. \"never\": none. " +
 		"Default: \"once\"."
 	return s
 }

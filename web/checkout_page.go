@@ -63,7 +63,7 @@ func (s *Server) checkout(c echo.Context, viewer *models.Viewer) error {
 		return s.showPurchase(c, http.StatusConflict, views.Purchase{
 			Title: "You already have a subscription", Portal: true,
 			Lines: []string{
-				"You would pay for both, so nothing was bought.",
+				"You would pay for two plans, so nothing was bought.",
 				"You can cancel your subscription in Stripe's portal. It stays active until the paid period ends. " +
 					ui.Sentence("Then you can buy "+plan.Name),
 			},

@@ -158,7 +158,7 @@ func TestBuyingAPlan(t *testing.T) {
 		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status, s.EndedAt = "canceled", f.clock() })
 		f.receiveWebhook(stand, "customer.subscription.deleted", bought)
 		p = b.get("/usage")
-		if !strings.Contains(p.main(), "Your subscription has ended") || !strings.Contains(p.main(), "Nov 23, 2026, 12:00 UTC") {
+		if !strings.Contains(p.main(), "The subscription has ended") || !strings.Contains(p.main(), "Nov 23, 2026, 12:00 UTC") {
 			t.Errorf("ended: %s", p.main())
 		}
 		// The invoices are still available, and a plan can be bought again.

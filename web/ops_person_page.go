@@ -3,7 +3,6 @@ package web
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -197,9 +196,10 @@ func readLastDay(text string, now time.Time, period models.Period) (expires *tim
 	after := day.AddDate(0, 0, 1)
 	switch {
 	case !after.After(now):
-		return nil, "This day has passed. Enter " + ui.Day(now) + " or later."
+		return nil, "This day has passed. Enter " + now.UTC().Format(time.DateOnly) + " or later."
 	case !day.Before(period.End):
-		return nil, fmt.Sprintf("A grant ends with the billing period. Enter %s or earlier.", ui.Day(period.End.Add(-time.Microsecond)))
+		last := period.End.Add(-time.Microsecond).UTC()
+		return nil, "A grant ends with the billing period. Enter " + last.Format(time.DateOnly) + " or earlier."
 	case !after.Before(period.End):
 		return nil, ""
 	}

@@ -105,7 +105,8 @@ func (s *Server) onReport(c echo.Context, message flash, do func(context.Context
 		})
 	case errors.Is(err, billing.ErrNotFailed):
 		return refuse(http.StatusConflict, ui.FormError{
-			Message: "This report is no longer in a failed state. It may have been retried or given up already; see its current status below.",
+			Message: "This report no longer needs attention. It may have been retried or given up already, or Stripe has counted it. " +
+				"Nothing was changed.",
 		})
 	case errors.Is(err, billing.ErrStreamBusy):
 		return refuse(http.StatusConflict, ui.FormError{

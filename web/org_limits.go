@@ -37,10 +37,10 @@ func readLimit(c echo.Context, parse func(string) (int64, error)) (change models
 	switch {
 	case form.Choice == views.ChoiceNone:
 		if form.Entered != "" && (err != nil || change.Seen == nil || limit != *change.Seen) {
-			return change, form, "You entered a limit, but chose another answer above. Change one of them."
+			return change, form, "You entered a limit, but did not choose to set one. Change one of them."
 		}
 	case form.Choice != views.ChoiceLimit:
-		return change, form, "Choose an answer above."
+		return change, form, "Choose whether there is a limit."
 	case err != nil:
 		return change, form, "The limit " + err.Error() + "."
 	default:
@@ -138,7 +138,7 @@ func (s *Server) orgNotices(c echo.Context, w views.Widget[models.OrganizationSu
 			n.Text = views.SpendConsequence(s.catalogue, summary.OverageRateCents, *summary.SpendLimitCents)
 		}
 	case orgLimitRemoved:
-		n.Title, n.Text = "Spend limit removed", "The organization's overage has no maximum now."
+		n.Title, n.Text = "Spend limit removed", "The organization has no spend limit now."
 	case memberLimitSaved:
 		n.Title = "Default member limit saved"
 		if summary.MemberLimit != nil {

@@ -67,7 +67,7 @@ func TestOrganizationSpendLimitForm(t *testing.T) {
 		action, saved := views.PathOrgSpendLimit, "See Other /org"
 		first := ada.get("/org")
 		says(t, "no limit", textOf(first.section("spend-limit")), []string{
-			"No limit is set: all extra suggestions are billed at $0.20 each, and there is no maximum.",
+			"No limit is set: extra suggestions are billed at $0.20 each, without a maximum for the organization.",
 			"At $0.20 each, $50.00 pays for 250 extra suggestions per billing period; after that, extra suggestions are paused for everyone.",
 		}, []string{"Spent"})
 		f.step(t, "set", func(t *testing.T) {

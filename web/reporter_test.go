@@ -502,8 +502,8 @@ func TestSubscriptionsThatNeedAttention(t *testing.T) {
 		tiers := m.stand.AddPrice(stripetest.Price{Product: product.StripeID, Meter: m.price("meter:pro"), Tiered: true})
 		tiered := m.subscribe("cus_4", "dora@example.com", func(s *stripetest.Subscription) { s.Items[1].Price = tiers })
 		m.subscribe("cus_5", "emil@example.com", func(s *stripetest.Subscription) { s.Items = s.Items[:1] })
-		hold := "cus_4 : 0 suggestions held back. The overage price of " + tiered + " has tiers: Stripe would deduct its " +
-			"free units in addition to the included ones."
+		hold := "cus_4 : 0 suggestions held back. The overage price of " + tiered + " has tiers: Stripe would deduct the " +
+			"free units of the tiers in addition to the plan's included units."
 		says(true, hold, `it has no overage price of "pro"; add the price tollgate_overage_pro to it.`)
 		for _, email := range []string{"dora@example.com", "emil@example.com"} {
 			m.useIncluded(email)

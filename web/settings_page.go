@@ -107,7 +107,7 @@ func (s *Server) endSession(c echo.Context, viewer *models.Viewer) error {
 		// reveals nothing about other people.
 		return show(c, http.StatusNotFound, views.ErrorPage(views.Error{
 			Frame: s.frame(c), Status: http.StatusNotFound, Title: "Session not found", RequestID: requestID(c),
-			Detail: "It may have been ended already. Nothing was changed. Settings lists where you are signed in.",
+			Detail: "It may have been ended already. Nothing was changed. The Settings page shows where you are signed in.",
 		}))
 	}
 	return s.done(c, "/settings", sessionEnded)

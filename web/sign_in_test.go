@@ -493,7 +493,7 @@ func TestAClaimedAddressGivesNothingAway(t *testing.T) {
 		call("T2", "U4", "root@example.com")
 		i.set(func() { i.says = slackSays("T2", "U4", "root@example.com") })
 		b := f.browser()
-		if p := b.get(b.through(i, "")); p.status != http.StatusForbidden || !strings.Contains(p.body, "belongs to an operator") ||
+		if p := b.get(b.through(i, "")); p.status != http.StatusForbidden || !strings.Contains(p.body, "has an operator account") ||
 			b.session() != "" {
 			t.Errorf("with the address of an operator: %s %s", p.kind(), p.main())
 		}

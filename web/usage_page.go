@@ -80,7 +80,7 @@ func (s *Server) limitNotices(c echo.Context, standing views.Widget[models.Stand
 	case limitRemoved:
 		n := ui.Notice{Kind: ui.Done, Title: "Spend limit removed"}
 		if standing.Failed == "" && limit == nil {
-			n.Text = fmt.Sprintf("Extra %s are billed without a limit. This applies immediately.", s.catalogue.UnitPlural)
+			n.Text = "You have no spend limit of your own now. This applies immediately."
 		}
 		return []ui.Notice{n}
 	case adminResigned:

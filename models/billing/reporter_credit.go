@@ -67,7 +67,7 @@ func (r *Reporter) resolveVoid(ctx context.Context, v *models.UsageVoid, read re
 		return err
 	}
 	if report == nil { // it was taken back before it was sent, and will not be sealed again
-		return r.endVoid(ctx, v, models.VoidNotReported, nil)
+		return endVoid(ctx, r.db, v, models.VoidNotReported, nil)
 	}
 	var negative *models.StripeReport
 	if v.State == models.VoidReported {
@@ -85,9 +85,9 @@ func (r *Reporter) resolveVoid(ctx context.Context, v *models.UsageVoid, read re
 	switch report.State {
 	case models.ReportRejected, models.ReportExpired, models.ReportDead, models.ReportGivenUp:
 		if negative != nil {
-			return r.endVoid(ctx, v, models.VoidReported, nil)
+			return endVoid(ctx, r.db, v, models.VoidReported, nil)
 		}
-		return r.endVoid(ctx, v, models.VoidNotBilled, nil) // if Stripe counts its units after all, the void waits again
+		return r.endUnbilled(ctx, v, report)
 	}
 	switch {
 	case !counted && r.isUnread(report):
@@ -104,11 +104,14 @@ func (r *Reporter) resolveVoid(ctx context.Context, v *models.UsageVoid, read re
 	old := r.now().Sub(report.Minute) > totalsReach+longestPeriod
 	switch {
 	case bill == nil && negative != nil && old:
-		return r.endVoid(ctx, v, models.VoidReported, nil)
+		return endVoid(ctx, r.db, v, models.VoidReported, nil)
 	case bill == nil && old:
-		return r.endVoid(ctx, v, models.VoidNotBilled, nil)
+		return endVoid(ctx, r.db, v, models.VoidNotBilled, nil)
 	case bill == nil && v.StripeReportID == nil:
-		return r.takeBack(ctx, v, report)
+		if err := r.takeBack(ctx, v, report); !errors.Is(err, ErrStreamBusy) {
+			return err
+		}
+		return nil // the void is tried again
 	case bill == nil:
 		return nil
 	}
@@ -122,11 +125,11 @@ func (r *Reporter) resolveVoid(ctx context.Context, v *models.UsageVoid, read re
 		case err != nil || back == nil:
 			return err
 		case *back:
-			return r.endVoid(ctx, v, models.VoidReported, nil)
+			return endVoid(ctx, r.db, v, models.VoidReported, nil)
 		}
 	}
 	if !billed {
-		return r.endVoid(ctx, v, models.VoidNotBilled, nil)
+		return endVoid(ctx, r.db, v, models.VoidNotBilled, nil)
 	}
 	return r.credit(ctx, v, bill)
 }
@@ -142,16 +145,28 @@ func (r *Reporter) credit(ctx context.Context, v *models.UsageVoid, on *bill) er
 		_, stored := r.db.NewUpdate().Model(v).Set("last_error = ?", short(err.Error())).WherePK().Exec(ctx)
 		return errors.Join(err, stored)
 	}
-	return r.endVoid(ctx, v, models.VoidCredited, &id)
+	return endVoid(ctx, r.db, v, models.VoidCredited, &id)
+}
+
+// endUnbilled ends the void of an event in a failed report, unless the report has changed since it
+// was read. If Stripe counts its units after all, the void waits again.
+func (r *Reporter) endUnbilled(ctx context.Context, v *models.UsageVoid, report *models.StripeReport) error {
+	return r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		current := *report
+		if held, err := r.lockReport(ctx, tx, &current); err != nil || !held {
+			return err
+		}
+		return endVoid(ctx, tx, v, models.VoidNotBilled, nil)
+	})
 }
 
 // endVoid stores the final state of a void, and computes the balances of its customer again.
-func (r *Reporter) endVoid(ctx context.Context, v *models.UsageVoid, state models.VoidState, note *string) error {
-	if _, err := r.db.NewUpdate().Model(v).Set("state = ?, credit_note_id = ?, next_attempt_at = NULL, last_error = NULL", state, note).
+func endVoid(ctx context.Context, db bun.IDB, v *models.UsageVoid, state models.VoidState, note *string) error {
+	if _, err := db.NewUpdate().Model(v).Set("state = ?, credit_note_id = ?, next_attempt_at = NULL, last_error = NULL", state, note).
 		WherePK().Where("next_attempt_at IS NOT NULL").Exec(ctx); err != nil {
 		return err
 	}
-	_, err := r.db.NewUpdate().Model((*models.StripeInvoice)(nil)).Set("balanced = ?", false).
+	_, err := db.NewUpdate().Model((*models.StripeInvoice)(nil)).Set("balanced = ?", false).
 		Where("stripe_customer_id = (SELECT e.stripe_customer_id FROM usage_events e WHERE e.user_id = ? AND e.id = ?)", v.UserID, v.EventID).
 		Exec(ctx)
 	return err
@@ -248,8 +263,9 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 	case having != lacking:
 		return having, true, nil
 	case having:
-		// The quantity fits both, because a negative report makes up for a report.
-		return sent(report).Before(final), true, nil
+		// The quantity fits both, because a negative report makes up for a report. A negative report
+		// without a time is from a restore: Stripe counted it before this database was restored.
+		return report.Value < 0 && report.AcceptedAt == nil || sent(report).Before(final), true, nil
 	}
 	r.log.Error("a voided event may be on an invoice: credit it in Stripe if the invoice has it", "invoice", b.ID, "report", report.Identifier)
 	return false, false, nil

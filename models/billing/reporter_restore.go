@@ -113,14 +113,26 @@ func (r *Reporter) findLostIn(ctx context.Context, of stream, p models.Period) e
 	return err
 }
 
-// resolveAll resolves the unsent reports, hour by hour.
-func (r *Reporter) resolveAll(ctx context.Context) (int, error) {
+// resolveAll resolves the unsent reports. It repeats this as long as it resolves some, because a
+// voided event can have a negative report only after its own report is verified.
+func (r *Reporter) resolveAll(ctx context.Context) (resolved int, err error) {
 	if _, err := r.Seal(ctx); err != nil {
 		return 0, err
 	}
-	if err := r.takeBackVoids(ctx); err != nil {
-		return 0, err
+	for {
+		if err := r.takeBackVoids(ctx); err != nil {
+			return resolved, err
+		}
+		n, err := r.resolveHours(ctx)
+		resolved += n
+		if err != nil || n == 0 {
+			return resolved, err
+		}
 	}
+}
+
+// resolveHours resolves the unsent reports, hour by hour.
+func (r *Reporter) resolveHours(ctx context.Context) (int, error) {
 	var reports []*models.StripeReport
 	if err := r.db.NewSelect().Model(&reports).Where("state IN ('sealed', 'unknown')").Order("stripe_customer_id", "minute").
 		Scan(ctx); err != nil {
@@ -226,10 +238,11 @@ func (r *Reporter) restoreHour(ctx context.Context, h hourOf, reports []*models.
 
 func (r *Reporter) resolveRestored(ctx context.Context, report *models.StripeReport, v reading) error {
 	return r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		held, err := r.lockReport(ctx, tx, report)
+		current := *report // also if the transaction is retried
+		held, err := r.lockReport(ctx, tx, &current)
 		if err != nil || !held {
 			return err
 		}
-		return r.write(ctx, tx, report, v)
+		return r.write(ctx, tx, &current, v)
 	})
 }

@@ -259,13 +259,14 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 	}
 	// A negative report that was given up counts only with what Stripe has of it: a credit note takes
 	// the rest back.
-	value := "(CASE WHEN r.counts = 'void' AND r.state = 'given_up' THEN COALESCE(r.confirmed, 0) ELSE r.value END)"
+	const has = "CASE WHEN r.confirmed >= 0 THEN 0 WHEN r.confirmed < r.value THEN r.value ELSE COALESCE(r.confirmed, 0) END"
+	const value = "(CASE WHEN r.counts = 'void' AND r.state = 'given_up' THEN " + has + " ELSE r.value END)"
 	err = r.db.NewRaw(`SELECT COALESCE(CAST(SUM(`+value+`) AS bigint), 0) AS reported,
 			COALESCE(CAST(SUM(CASE WHEN r.state = 'sealed' THEN r.value ELSE 0 END) AS bigint), 0) AS waiting,
 			COALESCE(CAST(SUM(CASE WHEN r.state IN (?7) AND r.value > 0 THEN r.value ELSE 0 END) AS bigint), 0) AS open,
 			COALESCE(CAST(SUM(CASE WHEN r.state IN (?7) AND r.value < 0 THEN -r.value ELSE 0 END) AS bigint), 0) AS open_voids,
-			COALESCE(CAST(SUM(CASE WHEN r.state = 'given_up' AND ABS(COALESCE(r.confirmed, 0)) < ABS(r.value)
-			THEN `+value+` - COALESCE(r.confirmed, 0) ELSE 0 END) AS bigint), 0) AS given_up,
+			COALESCE(CAST(SUM(CASE WHEN r.state = 'given_up' AND r.counts <> 'void' AND COALESCE(r.confirmed, 0) < r.value
+			THEN r.value - COALESCE(r.confirmed, 0) ELSE 0 END) AS bigint), 0) AS given_up,
 			COALESCE(CAST(SUM(CASE WHEN r.no_minute AND r.period_end <= ?0 THEN r.value ELSE 0 END) AS bigint), 0) AS moved_in,
 			COALESCE((SELECT CAST(SUM(`+reported+`) AS bigint) FROM usage_events e WHERE `+toSeal+`
 				AND e.stripe_customer_id = ?2 AND e.plan_id = ?4 AND e.occurred_at >= ?0 AND e.occurred_at < ?1), 0) AS unsealed,
@@ -280,9 +281,9 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 				AND (r.period_start IS DISTINCT FROM ?0 OR r.period_end IS DISTINCT FROM ?1)
 				AND (r.period_start IS NULL OR r.period_start < ?1) AND (r.period_end IS NULL OR r.period_end > ?0)
 				AND e.occurred_at >= ?0 AND e.occurred_at < ?1), 0) AS others,
-			COALESCE((SELECT CAST(SUM(v.overage_quantity) AS bigint)
+			COALESCE((SELECT CAST(SUM(-`+value+`) AS bigint)
 				FROM stripe_reports r JOIN usage_voids v ON v.stripe_report_id = r.id
-				WHERE r.stripe_customer_id = ?2 AND r.meter_event_name = ?3 AND r.minute >= ?6 AND r.state NOT IN ('missing', 'given_up')
+				WHERE r.stripe_customer_id = ?2 AND r.meter_event_name = ?3 AND r.minute >= ?6 AND r.state <> 'missing'
 				AND (r.period_start <> ?0 OR r.period_end <> ?1) AND r.period_start < ?1 AND r.period_end > ?0
 				AND v.occurred_at >= ?0 AND v.occurred_at < ?1), 0) AS voids
 		FROM stripe_reports r

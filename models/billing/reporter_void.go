@@ -86,7 +86,7 @@ func (r *Reporter) takeBackVoids(ctx context.Context) error {
 
 // takeBack makes a negative report for a void: the overage of its event, in a minute of its own near
 // the report that has the event, so that both are on the same invoice. If it cannot make one, the
-// void keeps waiting for the invoice.
+// void keeps waiting for the invoice. It returns ErrStreamBusy if it can try again.
 func (r *Reporter) takeBack(ctx context.Context, v *models.UsageVoid, of *models.StripeReport) error {
 	// An earlier release reported all units, and its tiers decided how many of them are billed.
 	if of.Counts != models.CountsOverage || r.now().Sub(of.Minute) > maxAge {
@@ -96,7 +96,11 @@ func (r *Reporter) takeBack(ctx context.Context, v *models.UsageVoid, of *models
 	err := r.db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		made = false
 		reports := stream{of.StripeCustomerID, of.MeterEventName}
-		if locked, err := lockStreams(ctx, tx, []stream{reports}); err != nil || len(locked) == 0 {
+		locked, err := lockStreams(ctx, tx, []stream{reports})
+		if err == nil && len(locked) == 0 {
+			err = ErrStreamBusy
+		}
+		if err != nil {
 			return err
 		}
 		now := r.now()

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -125,17 +124,14 @@ func TestAVoidOfAReportThatStripeDoesNotCount(t *testing.T) {
 	})
 }
 
-// failReadings lets the stand-in refuse each reading of a total, and counts them.
-func (v *voidFixture) failReadings() (count *atomic.Int64) {
-	count = &atomic.Int64{}
+// failReadings lets the stand-in refuse each reading of a total.
+func (v *voidFixture) failReadings() {
 	v.stripe.SetFault(func(r *http.Request, _ url.Values) stripetest.Fault {
 		if strings.Contains(r.URL.Path, "event_summaries") {
-			count.Add(1)
 			return stripetest.Refused
 		}
 		return stripetest.None
 	})
-	return count
 }
 
 // Stripe counts a report after it was rejected. Its void, which had ended, takes its units back.
@@ -384,9 +380,11 @@ func TestANegativeReportAndARestoredDatabase(t *testing.T) {
 	}
 	cases := map[string]struct {
 		restore func(v *voidFixture)
-		stays   int64 // units of another event in the same report
+		stays   int64 // units of another event
+		earlier bool  // which is in another report
 		final   bool  // the invoice is, before the restore
 		unread  bool  // a reading fails in the second run
+		lags    bool  // Stripe's totals have nothing yet in the first run
 	}{
 		"before it was sent": {restore: func(v *voidFixture) { v.exec(unsent + "'void'") }, stays: 7},
 		"before it was made": {restore: notMade, stays: 7},
@@ -397,14 +395,22 @@ func TestANegativeReportAndARestoredDatabase(t *testing.T) {
 		"before the event's report was sent": {restore: func(v *voidFixture) {
 			notMade(v)
 			v.exec(unsent + "'overage'")
-		}},
+		}, lags: true},
 		"before it was made, and the invoice is final": {restore: notMade, stays: 7, final: true},
+		"before the reports were sent, and the invoice is final": {restore: func(v *voidFixture) {
+			notMade(v)
+			v.exec(unsent + "'overage'")
+		}, stays: 7, earlier: true, final: true},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			onBothVoids(t, func(t *testing.T, v *voidFixture) {
+				at := v.now.Add(-3 * time.Hour)
+				if c.earlier {
+					at = v.now.Add(-5 * time.Hour)
+				}
 				if c.stays > 0 {
-					v.record(c.stays, "stays", v.now.Add(-3*time.Hour))
+					v.record(c.stays, "stays", at)
 				}
 				v.record(5, "void", v.now.Add(-3*time.Hour))
 				v.send()
@@ -423,11 +429,18 @@ func TestANegativeReportAndARestoredDatabase(t *testing.T) {
 					v.finalize(v.renew())
 				}
 				c.restore(v)
-				if c.unread {
+				if c.unread || c.lags {
 					v.failReadings()
 				}
 				for run := range 2 {
 					_, _, err := v.Restored(v.ctx)
+					if c.lags && run == 0 {
+						if err == nil {
+							t.Error("a run without readings succeeded")
+						}
+						v.stripe.SetFault(nil)
+						err = nil
+					}
 					if c.unread && run == 1 {
 						if err == nil || !strings.Contains(err.Error(), "could not be read") {
 							t.Errorf("a run without a reading: %v", err)

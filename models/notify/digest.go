@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -67,8 +68,10 @@ func (w *Worker) digestOf(ctx context.Context, now, day time.Time, id uuid.UUID)
 	for i := range list.Rows {
 		r := &list.Rows[i]
 		if level := r.Standing.Level(); level != models.Safe {
-			facts.Members = append(facts.Members, models.DigestMember{ID: r.ID, Name: models.NameInText(r.Name, r.Standing.Email), Level: level,
-				Used: r.Standing.Used, Included: r.Standing.Included, PeriodEnd: r.Standing.Period.End})
+			name := cmp.Or(models.NameInText(r.Name, r.Standing.Email), "A member without a name")
+			facts.Members = append(facts.Members, models.DigestMember{
+				ID: r.ID, Name: name, Level: level, Used: r.Standing.Used, Included: r.Standing.Included, PeriodEnd: r.Standing.Period.End,
+			})
 		}
 	}
 	if len(facts.Members) == 0 {

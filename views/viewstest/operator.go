@@ -82,7 +82,7 @@ func personPages(t testing.TB, operator ui.Frame, bruno, alma models.UserEntry) 
 	d.Usage.Frame.Errors = []ui.FormError{
 		{Field: views.FieldIDGrantQuantity, Message: "Enter a whole number from 1 to 1,000,000."},
 		{Field: views.FieldIDGrantReason, Message: "Enter a reason of 1 to 255 printable characters."},
-		{Field: views.FieldIDGrantLastDay, Message: "A grant ends with the billing period. Enter Nov 30, 2026 or earlier."},
+		{Field: views.FieldIDGrantLastDay, Message: "A grant ends with the billing period. Enter 2026-11-30 or earlier."},
 		{Field: views.FieldIDPlan, Message: "Someone else changed this plan in the meantime. Check it and try again."},
 		{Field: views.FieldIDOpsRole, Message: "Someone else changed this role in the meantime. Check it and try again."},
 	}

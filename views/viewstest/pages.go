@@ -176,7 +176,7 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 	})
 	pages["purchase-has-plan"] = views.PurchasePage(views.Purchase{
 		Frame: buyer, Title: "You already have a subscription", Portal: true, Lines: []string{
-			"You would pay for both, so nothing was bought.",
+			"You would pay for two plans, so nothing was bought.",
 			"You can cancel your subscription in Stripe's portal. It stays active until the paid period ends. Then you can buy Pro.",
 		},
 	})

@@ -58,11 +58,11 @@ func TestAnAdminsWorkByKeyboard(t *testing.T) {
 	}
 	want := []struct{ name, reason, slack, usage string }{
 		{"default", "member_limit_reached", "your member limit of 101 suggestions",
-			"An admin of your organization set your limit to 101 suggestions."},
+			"Your member limit is 101 suggestions."},
 		{"organization", "organization_spend_limit_reached", "Your organization has reached its spend limit",
 			"Paused: your organization's spend limit is reached"},
 		{"own", "member_limit_reached", "your member limit of 102 suggestions",
-			"An admin of your organization set your limit to 102 suggestions."},
+			"Your member limit is 102 suggestions."},
 	}
 	if len(got.Refusals) != len(want) {
 		t.Fatalf("%d refusals, want %d", len(got.Refusals), len(want))

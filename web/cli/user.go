@@ -65,7 +65,7 @@ func (c *userList) Run(ctx context.Context, o *Output, db *models.DB) error {
 }
 
 type userShow struct {
-	Email string `arg:"" help:"The person's email address, or the label of an erased person."`
+	Email string `arg:"" help:"The person's email address, or the address that 'user erase' printed for an erased person."`
 }
 
 // Run prints what is known about a person, and their usage in the current billing period.

@@ -12,7 +12,7 @@ import (
 )
 
 type userExport struct {
-	Email string `arg:"" help:"The person's email address, or the label of an erased person."`
+	Email string `arg:"" help:"The person's email address, or the address that 'user erase' printed for an erased person."`
 }
 
 // Run writes everything that is stored about a person.
@@ -21,7 +21,7 @@ func (c *userExport) Run(ctx context.Context, o *Output, db *models.DB, catalogu
 }
 
 type userErase struct {
-	Email string     `arg:"" help:"The person's email address, or the label of an erased person."`
+	Email string     `arg:"" help:"The person's email address, or the address that 'user erase' printed for an erased person."`
 	Yes   *uuid.UUID `placeholder:"ID" help:"Erase the person, if they have this ID."`
 }
 

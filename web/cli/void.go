@@ -10,7 +10,7 @@ import (
 )
 
 type voidCommand struct {
-	Email  string     `arg:"" optional:"" help:"The person's email address, or the label of an erased person."`
+	Email  string     `arg:"" optional:"" help:"The person's email address, or the address that 'user erase' printed for an erased person."`
 	Key    string     `arg:"" optional:"" help:"The event's idempotency key. For an erased person, it is the event's ID."`
 	Hold   *uuid.UUID `placeholder:"ID" help:"Void the event that settled this hold. Use it instead of EMAIL and KEY."`
 	Reason string     `required:"" help:"The reason, which is shown in the audit log and in the person's activity."`

@@ -420,7 +420,7 @@ export interface components {
              */
             email: string;
             /**
-             * @description Which answers have a Slack message. "once": each refusal, and the first answer at each warning level; a check never counts as that first answer. "always": each answer with a notice. "never": none. Default: "once".
+             * @description Which answers have a Slack message. "once": each refusal, and the first consume, hold or settlement at each warning level; an allowed check has no message. "always": each answer with a notice. "never": none. Default: "once".
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -430,7 +430,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -447,7 +447,7 @@ export interface components {
              */
             email?: string;
             /**
-             * @description Which answers have a Slack message. "once": each refusal, and the first answer at each warning level; a check never counts as that first answer. "always": each answer with a notice. "never": none. Default: "once".
+             * @description Which answers have a Slack message. "once": each refusal, and the first consume, hold or settlement at each warning level; an allowed check has no message. "always": each answer with a notice. "never": none. Default: "once".
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -457,7 +457,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -473,7 +473,7 @@ export interface components {
             email: string;
             /**
              * Format: uuid
-             * @description The recorded event; null if refused.
+             * @description The event that was recorded or reversed; null if refused.
              */
             event_id: string | null;
             /**
@@ -526,7 +526,7 @@ export interface components {
              * @description Included units that are neither used nor on hold.
              */
             remaining: number;
-            /** @description Whether this is the answer to an earlier call with the same key. */
+            /** @description Whether this is the answer to an earlier call for the same key or hold. */
             replayed: boolean;
             /** @description A Slack message, ready to send; null if the person gets none. See notify. */
             slack: components["schemas"]["SlackMessage"] | null;
@@ -564,7 +564,7 @@ export interface components {
              */
             idempotency_key: string;
             /**
-             * @description Which answers have a Slack message. "once": each refusal, and the first answer at each warning level; a check never counts as that first answer. "always": each answer with a notice. "never": none. Default: "once".
+             * @description Which answers have a Slack message. "once": each refusal, and the first consume, hold or settlement at each warning level; an allowed check has no message. "always": each answer with a notice. "never": none. Default: "once".
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -574,7 +574,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -596,7 +596,7 @@ export interface components {
              */
             idempotency_key: string;
             /**
-             * @description Which answers have a Slack message. "once": each refusal, and the first answer at each warning level; a check never counts as that first answer. "always": each answer with a notice. "never": none. Default: "once".
+             * @description Which answers have a Slack message. "once": each refusal, and the first consume, hold or settlement at each warning level; an allowed check has no message. "always": each answer with a notice. "never": none. Default: "once".
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -606,7 +606,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -713,7 +713,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -742,7 +742,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -899,7 +899,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -930,7 +930,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -1052,7 +1052,7 @@ export interface components {
             /** @description Identifies this hold. Events have separate keys. */
             idempotency_key: string;
             /**
-             * @description Which answers have a Slack message. "once": each refusal, and the first answer at each warning level; a check never counts as that first answer. "always": each answer with a notice. "never": none. Default: "once".
+             * @description Which answers have a Slack message. "once": each refusal, and the first consume, hold or settlement at each warning level; an allowed check has no message. "always": each answer with a notice. "never": none. Default: "once".
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -1062,7 +1062,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1086,7 +1086,7 @@ export interface components {
             /** @description Identifies this hold. Events have separate keys. */
             idempotency_key: string;
             /**
-             * @description Which answers have a Slack message. "once": each refusal, and the first answer at each warning level; a check never counts as that first answer. "always": each answer with a notice. "never": none. Default: "once".
+             * @description Which answers have a Slack message. "once": each refusal, and the first consume, hold or settlement at each warning level; an allowed check has no message. "always": each answer with a notice. "never": none. Default: "once".
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -1096,7 +1096,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -1267,7 +1267,7 @@ export interface components {
             email: string;
             /**
              * Format: uuid
-             * @description The recorded event; null if refused.
+             * @description The event that was recorded or reversed; null if refused.
              */
             event_id: string | null;
             /**
@@ -1321,7 +1321,7 @@ export interface components {
              * @description Included units that are neither used nor on hold.
              */
             remaining: number;
-            /** @description Whether this is the answer to an earlier call with the same key. */
+            /** @description Whether this is the answer to an earlier call for the same key or hold. */
             replayed: boolean;
             /** @description A Slack message, ready to send; null if the person gets none. See notify. */
             slack: components["schemas"]["SlackMessage"] | null;
@@ -1348,7 +1348,7 @@ export interface components {
         };
         SettleRequest: {
             /**
-             * @description Which answers have a Slack message. "once": each refusal, and the first answer at each warning level; a check never counts as that first answer. "always": each answer with a notice. "never": none. Default: "once".
+             * @description Which answers have a Slack message. "once": each refusal, and the first consume, hold or settlement at each warning level; an allowed check has no message. "always": each answer with a notice. "never": none. Default: "once".
              * @enum {string}
              */
             notify?: "once" | "always" | "never";
@@ -1423,7 +1423,7 @@ export interface components {
             email: string;
             /**
              * Format: uuid
-             * @description The recorded event; null if refused.
+             * @description The event that was recorded or reversed; null if refused.
              */
             event_id: string | null;
             /**
@@ -1476,7 +1476,7 @@ export interface components {
              * @description Included units that are neither used nor on hold.
              */
             remaining: number;
-            /** @description Whether this is the answer to an earlier call with the same key. */
+            /** @description Whether this is the answer to an earlier call for the same key or hold. */
             replayed: boolean;
             /** @description A Slack message, ready to send; null if the person gets none. See notify. */
             slack: components["schemas"]["SlackMessage"] | null;
@@ -1519,7 +1519,7 @@ export interface components {
             /** @description Why, for the audit log and the person's activity. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1545,7 +1545,7 @@ export interface components {
             /** @description Why, for the audit log and the person's activity. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. A linked Slack identity determines the person. An unlinked one is linked to the person with the email, unless that person has another Slack identity, is in another organization, or is an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
              * @example T0123ABCD
              */
             slack_team_id: string;
