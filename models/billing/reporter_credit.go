@@ -263,9 +263,9 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 	case having != lacking:
 		return having, true, nil
 	case having:
-		// The quantity fits both, because a negative report makes up for a report. A negative report
-		// without a time is from a restore: Stripe counted it before this database was restored.
-		return report.Value < 0 && report.AcceptedAt == nil || sent(report).Before(final), true, nil
+		// The quantity fits both, because a negative report makes up for a report. A report without a
+		// time is from a restore: Stripe counted it before this database was restored.
+		return report.AcceptedAt == nil && report.FirstAttemptAt == nil || sent(report).Before(final), true, nil
 	}
 	r.log.Error("a voided event may be on an invoice: credit it in Stripe if the invoice has it", "invoice", b.ID, "report", report.Identifier)
 	return false, false, nil

@@ -265,14 +265,14 @@ func (r *Reporter) compare(ctx context.Context, of stream, p models.Period, stri
 			COALESCE(CAST(SUM(CASE WHEN r.state = 'sealed' THEN r.value ELSE 0 END) AS bigint), 0) AS waiting,
 			COALESCE(CAST(SUM(CASE WHEN r.state IN (?7) AND r.value > 0 THEN r.value ELSE 0 END) AS bigint), 0) AS open,
 			COALESCE(CAST(SUM(CASE WHEN r.state IN (?7) AND r.value < 0 THEN -r.value ELSE 0 END) AS bigint), 0) AS open_voids,
-			COALESCE(CAST(SUM(CASE WHEN r.state = 'given_up' AND r.counts <> 'void' AND COALESCE(r.confirmed, 0) < r.value
+			COALESCE(CAST(SUM(CASE WHEN r.state = 'given_up' AND r.counts <> 'void' AND ABS(COALESCE(r.confirmed, 0)) < r.value
 			THEN r.value - COALESCE(r.confirmed, 0) ELSE 0 END) AS bigint), 0) AS given_up,
-			COALESCE(CAST(SUM(CASE WHEN r.no_minute AND r.period_end <= ?0 THEN r.value ELSE 0 END) AS bigint), 0) AS moved_in,
+			COALESCE(CAST(SUM(CASE WHEN r.no_minute AND r.period_end <= ?0 THEN `+value+` ELSE 0 END) AS bigint), 0) AS moved_in,
 			COALESCE((SELECT CAST(SUM(`+reported+`) AS bigint) FROM usage_events e WHERE `+toSeal+`
 				AND e.stripe_customer_id = ?2 AND e.plan_id = ?4 AND e.occurred_at >= ?0 AND e.occurred_at < ?1), 0) AS unsealed,
 			COALESCE((SELECT CAST(SUM(`+value+`) AS bigint) FROM stripe_reports r WHERE r.stripe_customer_id = ?2 AND r.meter_event_name = ?3
 				AND r.minute >= ?5 AND r.state <> 'missing' AND r.period_start = ?0 AND r.period_end = ?1), 0) AS own,
-			COALESCE((SELECT CAST(SUM(CASE WHEN r.no_minute AND r.minute >= ?1 THEN r.value ELSE 0 END) AS bigint) FROM stripe_reports r
+			COALESCE((SELECT CAST(SUM(CASE WHEN r.no_minute AND r.minute >= ?1 THEN `+value+` ELSE 0 END) AS bigint) FROM stripe_reports r
 				WHERE r.stripe_customer_id = ?2 AND r.meter_event_name = ?3
 				AND r.minute >= ?5 AND r.state <> 'missing' AND r.period_start = ?0 AND r.period_end = ?1), 0) AS moved_out,
 			COALESCE((SELECT CAST(SUM(CASE r.counts WHEN 'overage' THEN e.overage_quantity ELSE e.quantity END) AS bigint)
