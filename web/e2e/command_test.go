@@ -112,7 +112,7 @@ func TestCommands(t *testing.T) {
 			ada := parseID(t, s.ok("user", "set", "Ada@example.com", "--organization", organization))
 			// Before it grants a role, it prints which person has the address.
 			granted := runIt(t, []string{"DATABASE_URL=" + s.database}, "user", "set", "Ada@example.com", "--role", "admin", "--operator")
-			owner := "ada@example.com belongs to the user " + ada + ", who has no identity."
+			owner := "ada@example.com belongs to the user " + ada + ", who is not linked to Slack or another sign-in provider yet."
 			if granted.status != 0 || !strings.HasPrefix(granted.stderr, owner) || granted.stdout != ada+"\n" {
 				t.Errorf("granting a role printed %q and %q, want %q and %q", granted.stderr, granted.stdout, owner, ada)
 			}

@@ -19,9 +19,9 @@ import (
 	"time"
 )
 
-// haproxyLine is the line that docs/deploy.md adds to haproxy's usual configuration. nginx's is in
-// deploy/nginx.conf.
-const haproxyLine = "option redispatch 1"
+// haproxyLines are the lines that docs/deploy.md adds to haproxy's usual configuration. nginx's line
+// is in deploy/nginx.conf.
+const haproxyLines = "option redispatch 1\n    retry-on conn-failure empty-response"
 
 const (
 	// rollingRate is how many calls per second start, however long earlier ones take.
@@ -267,7 +267,7 @@ func haproxy(t *testing.T, listen string, servers []string) *exec.Cmd {
 
 listen tollgate
     bind `+listen+`
-    `+haproxyLine+`
+    `+haproxyLines+`
 `+lines.String())
 	return exec.CommandContext(context.WithoutCancel(t.Context()), installed(t, "haproxy"), "-db", "-f", config)
 }
