@@ -53,7 +53,7 @@ together := ^($(together)|TestAMetersListMayHang|TestLimiter)$$
 
 # -parallel, because many tests wait for a timeout or a slow connection. -vet=off, because `go vet`
 # runs first. -count=1, because go test's cache ignores the program that web/e2e builds and starts.
-tested := -vet=off -count=1 -parallel 4 -timeout 12m
+tested := -vet=off -count=1 -parallel 3 -timeout 12m
 
 # Installs what the tests need if it is missing; see deps. The tests under the race detector run at
 # the same time as the others. The packages that take longest come first.

@@ -120,6 +120,9 @@ func (db *DB) again(ctx context.Context, run func() error) error {
 		if err == nil {
 			return db.CheckFile(0) // what was committed into a file that is gone is lost
 		}
+		if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+			return errors.Join(ctx.Err(), err) // the driver's pool has rolled back because ctx ended
+		}
 		if try == 5 || !IsRetryable(err) && !IsDuplicate(err) || db.lockTimeout > 0 && IsLockTimeout(err) {
 			return err
 		}

@@ -233,7 +233,7 @@ func TestTracesWithoutACollector(t *testing.T) {
 			if status := s.stop(t, syscall.SIGTERM); status != 0 {
 				t.Errorf("status %d: %s", status, s.stderr)
 			}
-			if took := time.Since(begun); took > 2*time.Second {
+			if took := time.Since(begun); took > 5*time.Second { // usually about one second
 				t.Errorf("the stop took %s", took)
 			}
 			log := s.stderr.Bytes()
