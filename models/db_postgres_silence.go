@@ -51,7 +51,9 @@ func (s *silence) shouldPing(ctx context.Context, p stdlib.ShouldPingParams) boo
 		// The pool's own ping would wait for as long as the caller can.
 		ctx, cancel := context.WithTimeout(ctx, SilencePatience)
 		defer cancel()
-		return p.Conn.Ping(ctx) != nil
+		err := p.Conn.Ping(ctx)
+		s.note(err) // connections that were used in the meantime may be lost too
+		return err != nil
 	case p.IdleDuration < time.Second:
 		return false
 	default:

@@ -42,7 +42,7 @@ func TestLostConnectionsOfThePool(t *testing.T) {
 		t.Fatalf("a statement on a lost connection ended with %v", err)
 	}
 	for i := range conns {
-		if err := within(6 * models.SilencePatience); err != nil {
+		if err := within(4 * models.SilencePatience); err != nil {
 			t.Errorf("statement %d after that: %v", i+1, err)
 		}
 	}
