@@ -15,8 +15,8 @@ import (
 	"tollgate/models"
 )
 
-// creditAgain is how long a void waits before it is looked at again. It is longer than the requests
-// for one void take, so two processes never work on the same void at the same time.
+// creditAgain is how long a void waits before it is looked at again. The requests for one void take
+// less time, so two processes never work on the same void at the same time.
 const creditAgain = 10 * time.Minute
 
 // resolveVoids takes back the overage of events that were voided after they went into a report: with

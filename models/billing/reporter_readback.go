@@ -314,8 +314,8 @@ func (r *Reporter) write(ctx context.Context, tx bun.Tx, report *models.StripeRe
 	return err
 }
 
-// reopenVoids makes the voids of a report's events wait again that ended because their units were not
-// billed: now they may be.
+// reopenVoids handles the voids of a report's events again, if they ended because the units were not
+// billed: now the units may be.
 func reopenVoids(ctx context.Context, tx bun.Tx, report *models.StripeReport, now time.Time) error {
 	_, err := tx.NewUpdate().Model((*models.UsageVoid)(nil)).Set("state = ?, next_attempt_at = ?", models.VoidWaiting, now).
 		Where("state = ? AND EXISTS (SELECT 1 FROM usage_events e WHERE e.stripe_report_id = ? AND e.voided_at IS NOT NULL "+

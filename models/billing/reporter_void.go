@@ -40,8 +40,8 @@ func (r *Reporter) isCounted(ctx context.Context, report *models.StripeReport, r
 	return report.State == models.ReportVerified, nil
 }
 
-// isUnread reports whether Stripe's total for an accepted report was not read since it is final: such
-// a reading always changes the state.
+// isUnread reports whether Stripe's total for an accepted report could not be read, although it is
+// final by now. A reading of a final total always changes the report's state.
 func (r *Reporter) isUnread(report *models.StripeReport) bool {
 	return report.State == models.ReportAccepted && r.now().Sub(*report.AcceptedAt) >= summarySettles
 }
