@@ -1,7 +1,7 @@
 # `make demo` shows the product. Every change must pass `make test`, and every release `make
 # verify`.
 .DEFAULT_GOAL := test
-.PHONY: FORCE bench browser demo deps fuzz generate image lint plain race release reproducible screenshots soak test verify vuln
+.PHONY: FORCE bench browser demo deps fuzz generate image lint plain profile race release reproducible screenshots soak test verify vuln
 
 # A release has no C code, so that its programs are static. Tests and linters build the same. Only
 # the race detector needs C.
@@ -71,6 +71,13 @@ race: deps
 # Prints the results and writes them to docs/benchmarks.md. Each ratio is measured within one run.
 bench: deps
 	go run ./web/bench
+
+# Writes default.pgo, the CPU profile by which the compiler optimizes the program: what the server does
+# under the benchmark's load. An old profile still helps, so renew it only with large changes.
+profile: deps
+	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && chmod 755 "$$dir" && \
+	TMPDIR="$$dir" GOFLAGS=-tags=profile go run ./web/bench -only postgres,sqlite,consume,check,one-person,pages -events 100000 && \
+	go tool pprof -proto "$$dir"/*.pprof >"$$dir"/merged && mv "$$dir"/merged default.pgo
 
 # Runs the tests with PostgreSQL's own defaults. Otherwise, the databases of tests have hostile
 # defaults.

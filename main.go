@@ -34,7 +34,9 @@ func main() {
 	// The first signal stops everything in order, and a second one ends the process immediately. For
 	// 300 ms, a second one is ignored: a parent may signal the process and its group.
 	context.AfterFunc(ctx, func() { time.AfterFunc(300*time.Millisecond, stop) })
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stopProfile()
+	os.Exit(status)
 }
 
 // run parses the command line, runs the command and returns the exit status. --help exits here.

@@ -46,7 +46,7 @@ type recount struct {
 var recounts = []recount{
 	// Retention adds the events that it deletes to usage_pruned and stripe_reports_pruned.
 	{row: "usage record", texts: []string{
-		"%[1]d units used are stored, %[2]d were counted from its events",
+		"%[1]d used units are stored, %[2]d were counted from its events",
 		"%[1]d units of overage are stored, %[2]d were counted from its events",
 		"%[1]d cents of overage are stored, %[2]d were counted from its events",
 	}, query: `
@@ -140,7 +140,7 @@ var recounts = []recount{
 				CAST(SUM(overage_cents_held) AS bigint) AS held
 			FROM usage_records WHERE organization_record_id IS NOT NULL GROUP BY organization_record_id) r ON r.organization_record_id = o.id
 		WHERE o.overage_cents <> COALESCE(r.cents, 0) OR o.overage_cents_held <> COALESCE(r.held, 0) ORDER BY o.id`},
-	{row: "usage record", texts: []string{"organization record %[2]d must count it, not %[1]d (0 means none)"}, query: `
+	{row: "usage record", texts: []string{"it must point to organization record %[2]d, but it points to %[1]d (0 means none)"}, query: `
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, COALESCE(r.organization_record_id, 0), COALESCE(o.id, 0)
 		FROM usage_records r LEFT JOIN organization_records o ON o.payer = r.payer AND o.counted AND o.spend_limit_cents IS NOT NULL
 			AND r.billing_period_start >= o.billing_period_start AND r.billing_period_start < o.billing_period_end

@@ -142,7 +142,7 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 			stored, missing))
 	}
 	const voided = "it has %d voided units, but its void stores %d, or a different overage"
-	const used, over, cents = "units used", "units of overage", "cents of overage"
+	const used, over, cents = "used units", "units of overage", "cents of overage"
 	bobIs := func(change string) string { return "UPDATE users SET " + change + " WHERE email = 'bob@example.com'" }
 	const entitled = "UPDATE usage_records SET entitled = true"
 	for _, test := range []struct {
@@ -320,7 +320,7 @@ func TestVerifyReadsOneMoment(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(lines) != 1 || !strings.HasSuffix(lines[0], "11 units used are stored, 9 were counted from its events") {
+		if len(lines) != 1 || !strings.HasSuffix(lines[0], "11 used units are stored, 9 were counted from its events") {
 			t.Errorf("the differences are %q", lines)
 		}
 	})

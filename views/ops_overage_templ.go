@@ -125,7 +125,7 @@ func opsOverage(f ui.Frame, o OpsOverage) templ.Component {
 			return templ_7745c5c3_Err
 		}
 		if o.CheckedAt == nil {
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 7, "<p class=\"mt-1 text-sm text-muted\">Not compared yet. Overage is compared with the invoices once a day, and whenever you run tollgate stripe reconcile.</p>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 7, "<p class=\"mt-1 text-sm text-muted\">Not compared yet. Overage is compared with the invoices once a day, after each new invoice, and whenever you run tollgate stripe reconcile.</p>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

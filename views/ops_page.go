@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "How often people were refused in their billing period, by reason. Only people who were refused for this reason " +
-	"in the last 24 hours are counted, but also their earlier refusals. Approximate."
+const refusalsCounted = "Refusals by reason. Each row covers the people who were refused for that reason in the last 24 hours, and counts " +
+	"all their refusals for it in their billing period. Approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

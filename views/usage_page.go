@@ -272,11 +272,8 @@ func noLimit(c *models.Catalogue, s models.Standing) string {
 
 // stopsImmediately says what a limit does that is already reached.
 func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) string {
-	what := c.UnitPlural
-	if s.Remaining() > 0 {
-		what = "extra " + what
-	}
-	text := fmt.Sprintf("With a limit of %s, %s stop immediately, until %s.", c.FormatMoney(cents), what, models.FormatReset(s.Period.End))
+	text := fmt.Sprintf("With a limit of %s, %s stop immediately, until %s.", c.FormatMoney(cents), whatStops(c, s),
+		models.FormatReset(s.Period.End))
 	if s.OverageCents == 0 {
 		return text + " None of your included " + c.UnitPlural + " are left."
 	}
@@ -284,9 +281,18 @@ func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) strin
 		c.FormatMoney(s.OverageCents), text)
 }
 
+// whatStops names the units that a limit stops that is already reached: only overage, if included
+// units are left.
+func whatStops(c *models.Catalogue, s models.Standing) string {
+	if s.Remaining() > 0 {
+		return "extra " + c.UnitPlural
+	}
+	return c.UnitPlural
+}
+
 // confirmTitle says that a limit is not saved yet, because it would stop usage immediately.
-func confirmTitle(c *models.Catalogue, cents int64) string {
-	return fmt.Sprintf("Not saved yet: a limit of %s stops %s now", c.FormatMoney(cents), c.UnitPlural)
+func confirmTitle(c *models.Catalogue, s models.Standing, cents int64) string {
+	return fmt.Sprintf("Not saved yet: a limit of %s stops %s now", c.FormatMoney(cents), whatStops(c, s))
 }
 
 // limitValue returns the value of the limit's field: "3.00".

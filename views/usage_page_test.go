@@ -67,6 +67,9 @@ func TestUsagePageTexts(t *testing.T) {
 	}
 	confirming := limited(96, 900)
 	confirming.Limit.Confirm = new(int64(250))
+	granted := limited(96, 900)
+	granted.Limit.Confirm = new(int64(250))
+	granted.Standing.Value.Included += 50 // a grant after the overage
 	held := viewstest.Member(t, "free", 3, 5)
 	held.Standing.Value.Held = 2
 	compare := func(used int64, before *int64) views.Usage {
@@ -143,6 +146,13 @@ func TestUsagePageTexts(t *testing.T) {
 				"You have already spent $6.30 on overage in this period.",
 				"With a limit of $2.50, suggestions stop immediately, until Dec 1, 2026, 00:00 UTC.", "Stop suggestions now",
 			}, nil,
+		},
+		{
+			"with included units left, the limit stops only extra ones", granted,
+			[]string{
+				"a limit of $2.50 stops extra suggestions now", "With a limit of $2.50, extra suggestions stop immediately,",
+				"Stop extra suggestions now",
+			}, []string{"stops suggestions now"},
 		},
 		{
 			"more than in the previous period", compare(62, new(int64(49))),

@@ -27,9 +27,9 @@ type Decision struct {
 	Plan             string        `json:"plan" doc:"The ID of the person's plan."`
 	Used             int64         `json:"used" doc:"Units used in the period."`
 	Held             int64         `json:"held" doc:"Units on hold."`
-	Included         int64         `json:"included" doc:"Units that the plan covers."`
+	Included         int64         `json:"included" doc:"Units that the plan covers, and granted units."`
 	Remaining        int64         `json:"remaining" doc:"Included units that are neither used nor on hold."`
-	PercentUsed      int64         `json:"percent_used" doc:"Included units used in percent, rounded down; with overage if none are left."`
+	PercentUsed      int64         `json:"percent_used" doc:"The percentage of the included units that is used, rounded down. If none are left, overage counts, too, so it can exceed 100."`
 	Overage          int64         `json:"overage" doc:"Units used beyond the included units."`
 	OverageRateCents int64         `json:"overage_rate_cents" doc:"Cents per overage unit; 0 means that overage is refused."`
 	OverageCents     int64         `json:"overage_cents" doc:"The estimated price of the overage so far, in cents before tax."`

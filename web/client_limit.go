@@ -53,6 +53,9 @@ func newClientLimit(now func() time.Time, log *slog.Logger) *clientLimit {
 // take counts a request of the client. It returns a Problem if the client sent too many.
 func (l *clientLimit) take(c echo.Context) error {
 	bucket, now := l.bucket(c)
+	if bucket == l.undeclared {
+		l.warnOfProxy(c.RealIP())
+	}
 	if bucket.AllowN(now, 1) {
 		return nil
 	}
@@ -76,18 +79,11 @@ func waitFor(bucket *rate.Limiter, now time.Time) time.Duration {
 
 func (l *clientLimit) bucket(c echo.Context) (*rate.Limiter, time.Time) {
 	now, address := l.now(), clientAddress(c.RealIP())
-	proxied := isUndeclaredProxy(c)
+	if ip := address.Addr(); (ip.IsLoopback() || ip.IsPrivate()) && isUndeclaredProxy(c) {
+		return l.undeclared, now
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if proxied {
-		if l.undeclaredSeen++; l.undeclaredSeen == undeclaredMany {
-			l.log.Warn("requests come through a proxy that --trusted-proxies does not contain, so its clients share one limit; add its address",
-				"proxy", c.RealIP(), "requests", l.undeclaredSeen)
-		}
-		if ip := address.Addr(); ip.IsLoopback() || ip.IsPrivate() {
-			return l.undeclared, now
-		}
-	}
 	if passed := now.Sub(l.turned); passed >= clientsTurn {
 		l.previous, l.current, l.turned = l.current, map[netip.Prefix]*rate.Limiter{}, now
 		if passed >= 2*clientsTurn {
@@ -111,6 +107,16 @@ func (l *clientLimit) bucket(c echo.Context) (*rate.Limiter, time.Time) {
 	}
 	l.current[address] = bucket
 	return bucket, now
+}
+
+// warnOfProxy warns, once, that requests come through an undeclared proxy.
+func (l *clientLimit) warnOfProxy(address string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.undeclaredSeen++; l.undeclaredSeen == undeclaredMany {
+		l.log.Warn("requests come through a proxy that --trusted-proxies does not contain, so its clients share one limit; add its address",
+			"proxy", address, "requests", l.undeclaredSeen)
+	}
 }
 
 // clientAddress returns what a client is counted by: its IPv4 address, or the /64 network of its

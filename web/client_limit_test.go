@@ -96,7 +96,18 @@ func TestClientLimit(t *testing.T) {
 		t.Errorf("%d addresses are stored", n)
 	}
 
-	// A proxy that --trusted-proxies does not contain forwards the requests of many people.
+	// A public address that claims to be a proxy is limited like any client, and causes no warning.
+	now = now.Add(clientsTurn)
+	want("a forged header", l.allowed(requestFrom("192.0.2.77", "X-Forwarded-For")), clientBurst)
+
+	// A proxy that --trusted-proxies does not contain forwards the requests of many people. The warning
+	// comes with the hundredth request, whether or not the requests were given back.
+	for range undeclaredMany - 1 {
+		if err := l.take(requestFrom("127.0.0.1", "X-Forwarded-For")); err != nil {
+			t.Fatal(err)
+		}
+		l.giveBack(requestFrom("127.0.0.1", "X-Forwarded-For"))
+	}
 	if text := strings.Join(log.take(), ""); text != "" {
 		t.Errorf("it logged %q", text)
 	}
@@ -104,9 +115,6 @@ func TestClientLimit(t *testing.T) {
 	if text := log.take(); len(text) != 1 || !strings.Contains(text[0], "--trusted-proxies") || !strings.Contains(text[0], "127.0.0.1") {
 		t.Errorf("it logged %q", text)
 	}
-	// A public address that claims to be a proxy is limited like any client.
-	now = now.Add(clientsTurn)
-	want("a forged header", l.allowed(requestFrom("192.0.2.77", "X-Forwarded-For")), clientBurst)
 }
 
 // spend uses up the limit of the tests' client.

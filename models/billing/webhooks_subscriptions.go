@@ -70,8 +70,8 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 	ends := next.Active() // whether anybody's plan is at stake
 	if s.CurrentPeriodEnd <= s.CurrentPeriodStart || s.CurrentPeriodStart <= 0 {
 		if ends {
-			a.problem("subscription %s: Stripe shows no billing period for it (from %d to %d), or a different one on each item, so it was "+
-				"not updated",
+			a.problem("subscription %s: Stripe gives no single billing period for it (start %d, end %d), so the subscription was not "+
+				"updated",
 				s.ID, s.CurrentPeriodStart, s.CurrentPeriodEnd)
 			return nil
 		}

@@ -151,7 +151,8 @@ func (c *changes) late() (late []*account) {
 // collectLookups returns what the group must read. All ops use the same now, so that a person has
 // only one record key.
 func collectLookups(calls []*call, now time.Time) lookups {
-	var l lookups
+	// Most calls have one op, and most ops have a key.
+	l := lookups{wants: make([]models.RecordKey, 0, len(calls)), keys: make([]keyOf[models.RecordKey], 0, len(calls))}
 	for _, c := range calls {
 		for i := range c.ops {
 			o := &c.ops[i]

@@ -31,8 +31,9 @@ type load struct {
 	Series uint32
 	// FirstPerson and People are the range of people. Each call selects one at random.
 	FirstPerson, People int
-	// Keyed means that each call has an idempotency key.
-	Keyed bool
+	// Keyed means that each call has an idempotency key. The keys are random, or Timed: they grow with
+	// time, like Slack's trigger IDs and UUIDs of version 7.
+	Keyed, Timed bool
 	// Each makes one call for each person. Introduce does so with Slack IDs that link the person to
 	// the organization.
 	Each, Introduce bool
@@ -118,6 +119,7 @@ type client struct {
 	// calls is the number of requests sent, and answers the number of answers received.
 	calls, answers int64
 	random         uint64
+	firstKey       int64 // of Timed
 	latencies      []time.Duration
 	measured       time.Duration
 	answerBytes    int
@@ -132,7 +134,7 @@ func (l load) connect() (*client, error) {
 	}
 	c := &client{
 		load: l, events: make([]unix.EpollEvent, count+1), conns: make([]conn, count),
-		random: uint64(l.Series)*0x9E3779B97F4A7C15 + 1,
+		random: uint64(l.Series)*0x9E3779B97F4A7C15 + 1, firstKey: time.Now().UnixMicro(),
 		// Enough for the fastest server, so that the measurement allocates nothing.
 		latencies: make([]time.Duration, 0, 100_000*int64(l.Measure/time.Second+1)),
 	}
@@ -202,7 +204,11 @@ func (c *client) send(k *conn, at time.Time) error {
 func (c *client) sendFor(k *conn, person int, at time.Time) error {
 	c.calls++
 	k.sentAt = at
-	return k.send(person, scramble(uint64(c.calls)), c.Series) //nolint:gosec // calls is positive
+	number := scramble(uint64(c.calls)) //nolint:gosec // calls is positive
+	if c.Timed {
+		number = uint64(c.firstKey + c.calls) //nolint:gosec // both are positive
+	}
+	return k.send(person, number, c.Series)
 }
 
 // scramble is a bijection that looks random (the last steps of splitmix64). Keys are unique and in

@@ -370,7 +370,7 @@ func (b *bench) pagesSection(ctx context.Context) string {
 			all.events, all.size, all.made.Round(time.Second), all.verified.Round(time.Second), busy),
 		wrapped("", "An admin who signed in with a one-time link requests each page %d times, one request after another on one "+
 			"connection. Each time is measured until the last byte of the response. Some rows cover several addresses: both sort directions; "+
-			"the first, middle and last page; three searches; or three levels. Such a row shows the slowest of its addresses.", b.Requests),
+			"the first, middle and last page; three searches; or three warning levels. Such a row shows the slowest of its addresses.", b.Requests),
 		table(b.pagesTable()))
 }
 

@@ -88,7 +88,8 @@ func (b *bench) rateTable() [][]string {
 	lines := [][]string{{
 		"closed loop", "calls/s", "p50", "p99", "server's CPU per call", "client's CPU per call", "memory", "peak memory",
 	}}
-	for _, m := range append(b.closedLoopPlan(), b.organizationPlan()...) {
+	loops := b.closedLoopPlan()
+	for i, m := range append(loops, b.organizationPlan()...) {
 		results := b.results[m.call+" "+m.server.name]
 		if len(results) == 0 {
 			continue
@@ -107,10 +108,13 @@ func (b *bench) rateTable() [][]string {
 		if long, ok := callNames[call]; ok {
 			call = long
 		}
+		peak := mebibytes(m.server.peak)
+		if i >= len(loops) {
+			peak = "-" // it was read before these loops
+		}
 		lines = append(lines, []string{
 			call + ", " + title(m.server.name), strconv.FormatFloat(median(rates), 'f', 0, 64), short(median(p50)),
-			short(median(p99)), short(median(serverCPU)), short(median(clientCPU)), mebibytes(median(memory)),
-			mebibytes(m.server.peak),
+			short(median(p99)), short(median(serverCPU)), short(median(clientCPU)), mebibytes(median(memory)), peak,
 		})
 	}
 	return lines

@@ -64,8 +64,8 @@ var HelpTexts = kong.Vars{
 		"nothing is sent; use this after a restore.",
 	"help_keep_events": "How long events (recorded uses of units) and their idempotency keys are stored: a number of days, months " +
 		"or years, such as 540d, 18mo or 2y; at least 90d or 3mo; or 'forever'. Sums are stored forever. Events in reports to Stripe " +
-		"are stored for at least 500 days. /v1/events refuses events from before the time up to which events were deleted, and always " +
-		"those that are older than 400 days.",
+		"are stored for at least 500 days. Once events from before a certain time were deleted, /v1/events refuses further events from " +
+		"before that time. It always refuses events that are more than 400 days old.",
 	"help_rate_limit": "Calls per second that each API key may make in each process. 0 means no limit. In 'apikey " +
 		"create', it sets the new key's own limit, which replaces the server's limit.",
 	"help_log_level": "The lowest level that is logged: debug, info, warn or error.",

@@ -77,7 +77,7 @@ func (o *Output) reconciliation(catalogue *models.Catalogue, r *billing.Reconcil
 		if f.LastError != nil {
 			text = *f.LastError
 		}
-		o.Note("report %s of customer %s, %d units at %s, is %s: %s", f.Identifier, f.StripeCustomerID, f.Value,
+		o.Note("report %s of customer %s, %d units at %s, has the state %s: %s", f.Identifier, f.StripeCustomerID, f.Value,
 			f.Minute.UTC().Format(time.RFC3339), f.State, text)
 	}
 	if more := r.FailedReports - len(r.Failed); more > 0 {

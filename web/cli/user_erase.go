@@ -60,9 +60,9 @@ func (c *userErase) preview(ctx context.Context, o *Output, db *models.DB) error
 	}
 	if err := o.facts([][2]string{
 		{"ID", u.ID.String()}, {"Email", u.Email}, {"Name", orDash(u.Name)}, {"Organization", orDash(u.Organization)},
-		{"Deleted", fmt.Sprintf("email, name, role; identities: %d; sessions: %d; notice settings and deliveries",
+		{"Would be deleted", fmt.Sprintf("email, name, role; identities: %d; sessions: %d; notice settings and deliveries",
 			plan.Identities, plan.Sessions)},
-		{"Remains, without email and keys", fmt.Sprintf("periods: %d; events: %d; holds: %d; grants: %d; voids: %d", plan.Records, plan.Events,
+		{"Would remain, without email and keys", fmt.Sprintf("periods: %d; events: %d; holds: %d; grants: %d; voids: %d", plan.Records, plan.Events,
 			plan.Holds, plan.Grants, plan.Voids)},
 		{"Stripe customers", orDash(strings.Join(plan.Customers, ", "))},
 	}); err != nil {

@@ -162,7 +162,7 @@ func TestCommands(t *testing.T) {
 			}
 			r := runIt(t, []string{"DATABASE_URL=" + s.database}, "verify")
 			if r.status != 1 || r.stderr != "0 events counted\ntollgate: verify: 1 differences\n" ||
-				!strings.HasSuffix(r.stdout, ": 3 units used are stored, 0 were counted from its events\n") {
+				!strings.HasSuffix(r.stdout, ": 3 used units are stored, 0 were counted from its events\n") {
 				t.Errorf("with a difference: %+v", r)
 			}
 		})

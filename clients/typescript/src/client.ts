@@ -47,7 +47,10 @@ export type Options = {
     }
   | {
       outage: "refuse";
-      /** The file for settlements that are to be repeated later. Without it, settle throws. */
+      /**
+       * The file for settlements that are to be repeated later. Without it, settle throws if
+       * Tollgate cannot be reached or the hold has expired.
+       */
       spool?: string;
     }
 );
@@ -66,7 +69,7 @@ export interface Unanswered {
   replayed: boolean;
   /** Whether the units are in the spool, to be recorded later. */
   spooled: boolean;
-  /** Why there is no decision; null if the hold of a settlement was not confirmed or has expired. */
+  /** The error of the call; null if the client decided without a call, or if the hold had expired. */
   cause: TollgateError | null;
 }
 
@@ -473,7 +476,7 @@ export class Tollgate {
     for (const entry of batch) if (!entry.hold) this.#consumed.delete(workOf(entry.person as Person, entry.idempotency_key));
   }
 
-  // No one sees the answer, so it must not be the first one at its level, which has a message.
+  // No one sees this answer, so it must have no message: each warning level has only one.
   async #replaySettle(spool: Spool, entry: Entry, id: string): Promise<void> {
     try {
       const body = { quantity: entry.quantity, notify: "never" as const };
@@ -528,7 +531,8 @@ function personOf(body: Person): Person {
   return person as Person;
 }
 
-// nameOf returns the person as the outage policy counts: by Slack identity if the call has one.
+// nameOf returns the name by which the outage policy counts a person: the Slack identity if the call
+// has one, otherwise the email.
 function nameOf(person: Person): string {
   return person.slack_team_id !== undefined ? JSON.stringify([person.slack_team_id, person.slack_user_id])
     : (person.email ?? "").trim().toLowerCase();

@@ -5,7 +5,7 @@ import { randomUUID } from "node:crypto";
 const held = new Set<string>();
 
 /**
- * lock makes sure that only one process uses a spool, and returns a function that ends this. A
+ * lock makes sure that only one process uses a spool, and returns a function that releases the lock. A
  * process that was killed leaves its lock file behind, so the file names its process, and the lock
  * of a process that is gone is taken over.
  */
