@@ -72,7 +72,7 @@ func eventOverage(c *models.Catalogue, units, cents int64) string {
 
 // deletedText says which events of a period are missing.
 func deletedText(before time.Time) string {
-	return "Events recorded before " + models.FormatReset(before) + " may be deleted. All totals still include them."
+	return "Events recorded before " + models.FormatReset(before) + " may already have been deleted. All totals still include them."
 }
 
 // voidedText says when and why an event was reversed.

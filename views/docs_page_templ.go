@@ -88,7 +88,7 @@ func DocsPage(d Docs) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 2, " A plan includes a number of units in each billing period. Units that a person uses beyond them are overage. An event is one recorded use of units. A hold sets units aside while work runs.</p><nav aria-label=\"Calls\" class=\"mt-6\"><ul class=\"space-y-1\">")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 2, " A plan includes a number of units in each billing period. Billed units beyond them are overage. An event is one recorded use of units. A hold sets units aside while work runs.</p><nav aria-label=\"Calls\" class=\"mt-6\"><ul class=\"space-y-1\">")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -129,7 +129,7 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageCredited:
 		return "voided events that the invoice contains; credit notes have taken the amount back"
 	case models.OverageNotBilled:
-		return "voided events that were reported but are on no invoice; shown as a negative amount, because another row includes the same units"
+		return "voided events that were reported but are on no invoice; negative, to offset the same units in another row"
 	case models.OverageVoided:
 		return "the invoice was voided"
 	case models.OverageUncollectible:

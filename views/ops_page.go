@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "Refusals by reason. Each row covers the people who were refused for that reason in the last 24 hours, and counts " +
-	"all their refusals for it in their billing period. Approximate."
+const refusalsCounted = "Only people who were refused in the last 24 hours. The numbers are all refusals of these people since their billing " +
+	"period began. Approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

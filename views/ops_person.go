@@ -325,9 +325,10 @@ func (d PlanEnd) holder() string {
 }
 
 func (d PlanEnd) consequence() string {
-	who := d.holder() + " loses"
+	who := d.holder()
 	if d.Subscription.OrganizationID != nil {
-		who = "All members of " + d.holder() + " lose"
+		who = "all members of " + who
 	}
-	return who + " this plan immediately. Their included units stay the same until the current billing period ends."
+	return "This plan and its overage price end immediately for " + who +
+		". The included units stay until the current billing period ends. Anyone who has another plan continues on that one."
 }

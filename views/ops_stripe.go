@@ -75,7 +75,7 @@ func stateMeaning(s models.ReportState) string {
 	case models.ReportMissing:
 		return "never arrived; its units are in another report"
 	case models.ReportConflict:
-		return "Stripe’s total differs from the report, or Stripe had a report with the same identifier before it was sent"
+		return "Stripe’s total differs from the report, or Stripe had this report’s identifier before Tollgate sent it"
 	case models.ReportRejected:
 		return "received by Stripe, but not counted a day later, or no longer counted"
 	case models.ReportExpired:

@@ -264,12 +264,12 @@ func TestOrganizationPages(t *testing.T) {
 	}{
 		{"org", []string{
 			"1,804 suggestions used", "Used by 37 of 42 members", "Average per member 42.95",
-			"1 Alma Teapot alma.teapot@example.com 118 100 118%", "6.5% Exceeded", "Members exceeded their plan in 2 months.",
+			"1 Alma Teapot alma.teapot@example.com 118 100 118%", "6.5% Exceeded", "2 months have overage.",
 			"Business, 42 seats × $20.00 $840.00 Overage: 36 × $0.20 $7.20 So far in this period $847.20 " +
 				"More overage at this pace: about 61 × $0.20 $12.20 Forecast for the whole period $859.40",
 			"36 suggestions beyond the plan, by 3 members.",
 			"The number of seats comes from the subscription. Estimate, before tax; the invoice is authoritative.",
-		}, []string{"No month exceeded", "by hand"}},
+		}, []string{"No month has overage", "by hand"}},
 		{"org-by-hand", []string{
 			"Business, 37 seats × $20.00 $740.00", "Each member with usage in this billing period counts as a seat.",
 			"This plan has no Stripe subscription: its base price and overage are billed by hand.",

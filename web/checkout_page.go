@@ -236,7 +236,7 @@ func (s *Server) plansReturn(c echo.Context, viewer *models.Viewer) error {
 			Lines: []string{
 				"Stripe has not confirmed your order yet. Nothing is lost: " + plan.Name + " starts automatically when it does.",
 				"Check the Plans page again in a few minutes. If nothing has changed in an hour, contact the operator of this " +
-					"service and give the reference below. Do not buy the plan again.",
+					"service and give the reference, if one is shown below. Do not buy the plan again.",
 			},
 		})
 	}

@@ -54,6 +54,9 @@ type SignIn struct {
 // Configured reports whether people can sign in through the issuer.
 func (o *SignIn) Configured() bool { return o.ClientID != "" && o.ClientSecret != "" }
 
+// withSlack reports whether people can sign in with Slack, which links their Slack identity.
+func (o *SignIn) withSlack() bool { return o.Configured() && o.Issuer == SlackIssuer }
+
 // Mode returns how people sign in: the issuer's address, or "one-time links only".
 func (o *SignIn) Mode() string {
 	if o.Configured() {

@@ -88,7 +88,7 @@ func TestMonthsAgreeWithTheirOverage(t *testing.T) {
 		p := f.signedIn("ada@example.com").get("/org")
 		says(t, "the cost", textOf(p.section("cost")), []string{"41 suggestions beyond the plan, by 1 member", "$8.20"}, nil)
 		says(t, "the months", textOf(p.section("months")),
-			[]string{"Members exceeded their plan in 2 months.", "overage"}, []string{"No month", "No member"})
+			[]string{"2 months have overage.", "overage"}, []string{"No month"})
 		rows := table(p.section("months"))
 		for i, want := range [][]string{{"130", "100", "30", "$6.00"}, {"141", "200", "41", "$8.20"}} {
 			if row := rows[len(rows)-2+i]; !slices.Equal(row[1:], want) {

@@ -40,7 +40,7 @@ func (s *Server) noticesForm(ctx context.Context, viewer *models.Viewer, sent *m
 		choice := views.ChannelChoice{Channel: channel, On: settings.Slack}
 		switch {
 		case channel == models.ChannelMail && person.EmailVerifiedAt == nil:
-			choice.On, choice.Hint = settings.Mail, "Your address is not verified yet. Sign in with "+s.issuer.name()+" to verify it."
+			choice.On, choice.Hint = settings.Mail, s.verifyHint()
 		case channel == models.ChannelMail:
 			choice.On, choice.Hint = settings.Mail, "To "+person.Email
 		case person.SlackUserID == nil:
@@ -51,10 +51,20 @@ func (s *Server) noticesForm(ctx context.Context, viewer *models.Viewer, sent *m
 	return form, nil
 }
 
+// verifyHint says how a person's address is verified. With one-time links only, there is nothing that
+// the person can do.
+func (s *Server) verifyHint() string {
+	const unverified = "Your address is not verified yet"
+	if !s.issuer.Configured() {
+		return unverified + ", so you get no mail."
+	}
+	return unverified + ". Sign in with " + s.issuer.name() + " to verify it."
+}
+
 // linkHint says how a person links their Slack account.
 func (s *Server) linkHint() string {
 	const unlinked = "Your account is not linked to Slack yet. "
-	if s.issuer.Issuer == SlackIssuer {
+	if s.issuer.withSlack() {
 		return unlinked + "Sign in with Slack to link it."
 	}
 	return unlinked + "The Slack app links it when you use it."

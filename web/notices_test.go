@@ -230,3 +230,28 @@ func TestOperatorSeesNotices(t *testing.T) {
 		}
 	})
 }
+
+// TestHintsNameAPossibleSignIn checks that no hint tells people to sign in where the server has no
+// credentials, or with Slack if another issuer signs people in.
+func TestHintsNameAPossibleSignIn(t *testing.T) {
+	const unverified, unlinked = "Your address is not verified yet", "Your account is not linked to Slack yet. "
+	for _, test := range []struct {
+		signIn       SignIn
+		verify, link string
+	}{
+		{SignIn{Issuer: SlackIssuer}, unverified + ", so you get no mail.", unlinked + "The Slack app links it when you use it."},
+		{
+			SignIn{Issuer: SlackIssuer, ClientID: "1", ClientSecret: "2"},
+			unverified + ". Sign in with Slack to verify it.", unlinked + "Sign in with Slack to link it.",
+		},
+		{
+			SignIn{Issuer: "https://login.example.com", ClientID: "1", ClientSecret: "2"},
+			unverified + ". Sign in with login.example.com to verify it.", unlinked + "The Slack app links it when you use it.",
+		},
+	} {
+		s := &Server{issuer: &issuer{SignIn: test.signIn}}
+		if verify, link := s.verifyHint(), s.linkHint(); verify != test.verify || link != test.link {
+			t.Errorf("%+v: %q and %q, want %q and %q", test.signIn, verify, link, test.verify, test.link)
+		}
+	}
+}

@@ -42,7 +42,7 @@ func TestDeletedEvents(t *testing.T) {
 		browser := f.signedIn("ada@example.com")
 		page := browser.get("/usage/activity?period=2026-10")
 		for _, want := range []string{
-			"Events recorded before Dec 15, 2026, 00:00 UTC may be deleted. All totals still include them.",
+			"Events recorded before Dec 15, 2026, 00:00 UTC may already have been deleted. All totals still include them.",
 			"No events of this billing period are stored anymore",
 		} {
 			if page.status != http.StatusOK || !strings.Contains(page.body, want) {

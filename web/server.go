@@ -132,7 +132,8 @@ func New(o Options) (*Server, error) {
 		strangers: newClientLimit(time.Now, o.Log), callBodies: newBodyBudget(callBodies, false),
 		batchBodies: newBodyBudget(batchBodies, false), strangerBodies: newBodyBudget(strangerBodies, true),
 	}
-	s.messages = &slackMessages{catalogue: o.Catalogue, baseURL: o.BaseURL, situation: newSituations(o.DB, o.Log).of}
+	s.messages = &slackMessages{catalogue: o.Catalogue, baseURL: o.BaseURL, situation: newSituations(o.DB, o.Log).of,
+		signIn: o.SignIn.withSlack()}
 	s.slack = newSlackApp(&o)
 	var err error
 	if s.counters, err = newCounters(&o); err != nil {

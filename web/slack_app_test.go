@@ -183,7 +183,12 @@ func TestSlashCommand(t *testing.T) {
 			t.Errorf("the admin of Other sees %s", other)
 		}
 		slackHas(t, f.command("T1", bob, "<!channel> x"), "Send `/usage` for your usage, or `/usage org`")
-		slackHas(t, f.command("T2", bob, ""), "Tollgate does not know your Slack account yet.", link+"sign-in|sign in>")
+		// One can sign in with Slack only if the server has credentials there.
+		const unknown = "Tollgate does not know your Slack account yet. Use the app once"
+		slackHas(t, f.command("T2", bob, ""), unknown+". Then try again.")
+		f.web.messages.signIn = true
+		slackHas(t, f.command("T2", bob, ""), unknown+", or "+link+"sign-in|sign in> with Slack. Then try again.")
+		f.web.messages.signIn = false
 
 		// Slack knows the addresses of the bot token's team.
 		api.has("U7", "new@example.com", nil)

@@ -114,10 +114,12 @@ func (s *Server) answerCommand(ctx context.Context, signature string, identity m
 
 // unknownPerson is the answer to a person without an account.
 func (m *slackMessages) unknownPerson() slackMessage {
-	reply := slackReply(mrkdwn("Tollgate does not know your Slack account yet. Use the app once, or " + m.link("/sign-in", "sign in") +
-		" with Slack. Then try again."))
-	reply.Text = "Tollgate does not know your Slack account yet. Use the app once, or sign in with Slack at " + m.baseURL +
-		"/sign-in. Then try again."
+	const unknown, retry = "Tollgate does not know your Slack account yet. Use the app once", ". Then try again."
+	if !m.signIn {
+		return slackReply(mrkdwn(unknown + retry))
+	}
+	reply := slackReply(mrkdwn(unknown + ", or " + m.link("/sign-in", "sign in") + " with Slack" + retry))
+	reply.Text = unknown + ", or sign in with Slack at " + m.baseURL + "/sign-in" + retry
 	return reply
 }
 

@@ -91,6 +91,8 @@ func slackMark(s *models.Standing, v models.Verdict) string {
 type slackMessages struct {
 	catalogue *models.Catalogue
 	baseURL   string
+	// signIn means that people can sign in with Slack.
+	signIn bool
 	// situation returns what a person's next step depends on; nil if that is unknown.
 	situation func(user uuid.UUID) *models.Situation
 }

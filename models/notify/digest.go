@@ -99,7 +99,7 @@ func digestText(c *models.Catalogue, organization string, f *models.NoticeFacts)
 	text := []string{"These members of " + organization + " have used 80% or more of their included " + c.UnitPlural + ":"}
 	for i, m := range f.Members {
 		if i == digestMembers {
-			text = append(text, "There are more members.")
+			text = append(text, "More members have also used 80% or more.")
 			break
 		}
 		text = append(text, fmt.Sprintf("%s: %s of %s used (%s)", m.Name, models.FormatCount(m.Used), c.Units(m.Included), m.Level))

@@ -368,7 +368,7 @@ export interface components {
         ActivityAnswer: {
             /**
              * Format: date-time
-             * @description Events recorded before this time may be deleted; null if this affects no event.
+             * @description Some events of these periods were deleted, all of them recorded before this time. Null if none were deleted.
              */
             deleted_before: string | null;
             email: string;
@@ -430,7 +430,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -457,7 +457,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -483,7 +483,7 @@ export interface components {
             held: number;
             /**
              * Format: int64
-             * @description Units that the plan covers.
+             * @description Units that the plan covers, and granted units.
              */
             included: number;
             /**
@@ -495,7 +495,7 @@ export interface components {
             notice: string | null;
             /**
              * Format: int64
-             * @description Units used beyond the included units.
+             * @description Billed units beyond the included units.
              */
             overage: number;
             /**
@@ -510,7 +510,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used in percent, rounded down; with overage if none are left.
+             * @description The percentage of the included units that is used, rounded down. If none are left, overage counts, too, so it can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -574,7 +574,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -606,7 +606,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -627,7 +627,7 @@ export interface components {
             held: number;
             /**
              * Format: int64
-             * @description Units that the plan covers.
+             * @description Units that the plan covers, and granted units.
              */
             included: number;
             /**
@@ -639,7 +639,7 @@ export interface components {
             notice: string | null;
             /**
              * Format: int64
-             * @description Units used beyond the included units.
+             * @description Billed units beyond the included units.
              */
             overage: number;
             /**
@@ -654,7 +654,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used in percent, rounded down; with overage if none are left.
+             * @description The percentage of the included units that is used, rounded down. If none are left, overage counts, too, so it can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -713,7 +713,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -742,7 +742,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -794,7 +794,7 @@ export interface components {
             held: number;
             /**
              * Format: int64
-             * @description Units that the plan covers.
+             * @description Units that the plan covers, and granted units.
              */
             included: number;
             /**
@@ -806,7 +806,7 @@ export interface components {
             notice: string | null;
             /**
              * Format: int64
-             * @description Units used beyond the included units.
+             * @description Billed units beyond the included units.
              */
             overage: number;
             /**
@@ -821,7 +821,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used in percent, rounded down; with overage if none are left.
+             * @description The percentage of the included units that is used, rounded down. If none are left, overage counts, too, so it can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -899,7 +899,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -930,7 +930,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -963,7 +963,7 @@ export interface components {
             hold: components["schemas"]["HoldBody"] | null;
             /**
              * Format: int64
-             * @description Units that the plan covers.
+             * @description Units that the plan covers, and granted units.
              */
             included: number;
             /**
@@ -975,7 +975,7 @@ export interface components {
             notice: string | null;
             /**
              * Format: int64
-             * @description Units used beyond the included units.
+             * @description Billed units beyond the included units.
              */
             overage: number;
             /**
@@ -990,7 +990,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used in percent, rounded down; with overage if none are left.
+             * @description The percentage of the included units that is used, rounded down. If none are left, overage counts, too, so it can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1062,7 +1062,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1096,7 +1096,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -1278,7 +1278,7 @@ export interface components {
             hold: components["schemas"]["HoldBody"];
             /**
              * Format: int64
-             * @description Units that the plan covers.
+             * @description Units that the plan covers, and granted units.
              */
             included: number;
             /**
@@ -1290,7 +1290,7 @@ export interface components {
             notice: string | null;
             /**
              * Format: int64
-             * @description Units used beyond the included units.
+             * @description Billed units beyond the included units.
              */
             overage: number;
             /**
@@ -1305,7 +1305,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used in percent, rounded down; with overage if none are left.
+             * @description The percentage of the included units that is used, rounded down. If none are left, overage counts, too, so it can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1433,7 +1433,7 @@ export interface components {
             held: number;
             /**
              * Format: int64
-             * @description Units that the plan covers.
+             * @description Units that the plan covers, and granted units.
              */
             included: number;
             /**
@@ -1445,7 +1445,7 @@ export interface components {
             notice: string | null;
             /**
              * Format: int64
-             * @description Units used beyond the included units.
+             * @description Billed units beyond the included units.
              */
             overage: number;
             /**
@@ -1460,7 +1460,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Included units used in percent, rounded down; with overage if none are left.
+             * @description The percentage of the included units that is used, rounded down. If none are left, overage counts, too, so it can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1519,7 +1519,7 @@ export interface components {
             /** @description Why, for the audit log and the person's activity. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1545,7 +1545,7 @@ export interface components {
             /** @description Why, for the audit log and the person's activity. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. Otherwise, it is linked to the person with the email. If that person has another identity or is in another organization, a separate person is created. If they are an admin or operator, the call counts for them, but nothing is linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id: string;

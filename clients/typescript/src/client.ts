@@ -476,7 +476,8 @@ export class Tollgate {
     for (const entry of batch) if (!entry.hold) this.#consumed.delete(workOf(entry.person as Person, entry.idempotency_key));
   }
 
-  // No one sees this answer, so it must have no message: each warning level has only one.
+  // No one sees this answer, so it must have no message. Each warning level has only one message, which
+  // this call would use up.
   async #replaySettle(spool: Spool, entry: Entry, id: string): Promise<void> {
     try {
       const body = { quantity: entry.quantity, notify: "never" as const };

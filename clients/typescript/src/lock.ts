@@ -70,7 +70,7 @@ function owner(content: string): number | null {
   try {
     ({ pid, started } = JSON.parse(content) as { pid: unknown; started: unknown });
   } catch {
-    return null; // written by a process that was killed in between
+    return null; // incomplete: the process was killed while it wrote the file
   }
   if (typeof pid !== "number" || pid === process.pid) return null;
   try {
