@@ -127,7 +127,7 @@ func explainDeleted(ctx context.Context, db bun.IDB, err error) error {
 		return err
 	}
 	explained := *unknown
-	explained.Detail += " Events from before " + FormatReset(before) + " are deleted, and cannot be voided."
+	explained.Detail += " Events from before " + FormatReset(before) + " may already have been deleted. A deleted event cannot be voided."
 	return &explained
 }
 

@@ -173,7 +173,7 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		{"sums without a record", []string{"INSERT INTO retention VALUES (1, '2025-06-01 00:00:00+00:00')",
 			"INSERT INTO usage_pruned SELECT user_id, 99, 1, 3, 0, 0 FROM usage_records WHERE id = 3"},
 			[]string{"usage record 99 of ada@example.com, 2025-06-01T00:00:00Z to 2025-06-01T00:00:00Z: " +
-				"3 units of its deleted events are stored, but its person does not have this record"}},
+				"the sums of deleted events have 3 units for this record, but the record does not exist"}},
 		{"sums without a report", []string{"INSERT INTO retention VALUES (1, '2025-06-01 00:00:00+00:00')",
 			"INSERT INTO stripe_reports_pruned VALUES ('" + id(39).String() + "', 3)"},
 			[]string{"report " + id(39).String() + " of customer unknown, 2025-06-01T00:00:00Z to 2025-06-01T00:01:00Z: " +

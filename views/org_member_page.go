@@ -89,7 +89,7 @@ func (d OrgMember) roleText() string {
 	case d.OnlyAdmin:
 		return OnlyAdmin
 	case d.Self:
-		return "This is you. If you become a member, you can no longer open the organization's pages."
+		return "This is you. If you change your role to Member, you can no longer open the organization's pages."
 	}
 	return displayName(d.Name, d.Email) + " is " + map[models.Role]string{models.Admin: "an admin.", models.Member: "a member."}[d.Role]
 }

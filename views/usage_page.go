@@ -57,11 +57,11 @@ func movedLines(c *models.Catalogue, moved []models.MovedOverage) (lines []strin
 	for _, m := range moved {
 		if m.In > 0 {
 			lines = append(lines, fmt.Sprintf("%s: %s of overage moved into this period from another one, "+
-				"because we learned late that the billing period had changed. It is still billed.", ui.Span(m.Period), c.Units(m.In)))
+				"because we learned late that the billing period had changed. This overage is still billed.", ui.Span(m.Period), c.Units(m.In)))
 		}
 		if m.Out > 0 {
 			lines = append(lines, fmt.Sprintf("%s: %s of overage moved to another period, "+
-				"because we learned late that the billing period had changed. It is still billed.", ui.Span(m.Period), c.Units(m.Out)))
+				"because we learned late that the billing period had changed. This overage is still billed.", ui.Span(m.Period), c.Units(m.Out)))
 		}
 	}
 	return lines

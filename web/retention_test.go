@@ -30,14 +30,14 @@ func TestDeletedEvents(t *testing.T) {
 		f.get(october).want(t, 200, map[string]any{"events": []any{}, "deleted_before": "2026-12-15T00:00:00Z"})
 		f.get(events).want(t, 200, map[string]any{"events": []any{}, "deleted_before": nil})
 
-		const gone = " Events from before Dec 15, 2026, 00:00 UTC are deleted, and cannot be voided."
+		const gone = " Events from before Dec 15, 2026, 00:00 UTC may already have been deleted. A deleted event cannot be voided."
 		f.post(void, `{"email": "ada@example.com", "idempotency_key": "e1792490400-0", "reason": "by mistake"}`).want(t, 404, map[string]any{
 			"code": "unknown_event", "detail": "This person has no event with this idempotency key." + gone})
 		f.post(void, `{"hold_id": "01a00000-0000-8000-8000-000000000001", "reason": "by mistake"}`).want(t, 404, map[string]any{
 			"code": "unknown_hold", "detail": "There is no hold with this ID." + gone})
 		f.post("/v1/events", pastEvents(1, time.Date(2026, 10, 20, 10, 0, 0, 0, time.UTC))).want(t, 200, map[string]any{
 			"results.status": "invalid", "results.event_id": nil, "results.error": "This event occurred before 2026-12-15T00:00:00Z. " +
-				"Events from before then are deleted, so it may have been recorded already."})
+				"Events from before then may have been deleted, so it may have been recorded already."})
 
 		browser := f.signedIn("ada@example.com")
 		page := browser.get("/usage/activity?period=2026-10")

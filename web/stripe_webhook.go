@@ -71,5 +71,5 @@ func (s *Server) refuseWebhook(c echo.Context, reason error) error {
 	}
 	s.log.WarnContext(c.Request().Context(), "a webhook was refused", "request_id", requestID(c), "reason", reason.Error())
 	return newProblem(codeBadSignature, "The webhook is not signed by Stripe with the secret of this endpoint, "+
-		"its signature is older than five minutes, or it is not an event.")
+		"its timestamp is more than five minutes from the server's time, or it is not an event.")
 }

@@ -46,7 +46,7 @@ func (r *Reporter) Retry(ctx context.Context, actor string, id uuid.UUID) error 
 			now); err != nil {
 			return err
 		}
-		return models.Audit(ctx, tx, now, actor, "report.retry", report.Identifier, fmt.Sprintf("%d units of customer %s, it was %s",
+		return models.Audit(ctx, tx, now, actor, "report.retry", report.Identifier, fmt.Sprintf("report of %d units of customer %s; its state was %s",
 			report.Value, report.StripeCustomerID, state))
 	})
 }
@@ -66,7 +66,7 @@ func (r *Reporter) GiveUp(ctx context.Context, actor string, id uuid.UUID, reaso
 			return err
 		}
 		return models.Audit(ctx, tx, r.now(), actor, "report.give-up", report.Identifier,
-			fmt.Sprintf("%d units of customer %s, it was %s: %s", report.Value, report.StripeCustomerID, state, reason))
+			fmt.Sprintf("report of %d units of customer %s; its state was %s; reason: %s", report.Value, report.StripeCustomerID, state, reason))
 	})
 }
 

@@ -90,7 +90,7 @@ func (f *found) isTooLate(o *op) bool {
 // tooLate is the error of an event that may be a retry of a deleted one.
 func tooLate(before time.Time) error {
 	return &models.Error{Code: models.CodeInvalidRequest, Detail: "This event occurred before " + before.Format(time.RFC3339) +
-		". Events from before then are deleted, so it may have been recorded already."}
+		". Events from before then may have been deleted, so it may have been recorded already."}
 }
 
 // event counts the units in the account and adds an event.

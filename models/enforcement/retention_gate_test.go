@@ -166,7 +166,7 @@ func TestLateEventBeforeTheMark(t *testing.T) {
 			t.Errorf("an event at the mark: %+v", o)
 		}
 		const want = "invalid_request: This event occurred before 2026-08-23T12:00:00Z. " +
-			"Events from before then are deleted, so it may have been recorded already."
+			"Events from before then may have been deleted, so it may have been recorded already."
 		for range 2 {
 			if o := record("before", mark.Add(-time.Microsecond)); o.Err == nil || o.Err.Error() != want {
 				t.Errorf("an event before the mark: %+v", o)

@@ -310,7 +310,7 @@ export interface paths {
         };
         /**
          * A person's billing periods
-         * @description Newest first. A period without a record is left out; a consume, hold, event or grant creates it, and a check does not. Needs a key with the scope `read`.
+         * @description Newest first. A period without a record is left out. A consume, hold, event or grant creates the record; a check does not. Needs a key with the scope `read`.
          */
         get: operations["history"];
         put?: never;
@@ -368,7 +368,7 @@ export interface components {
         ActivityAnswer: {
             /**
              * Format: date-time
-             * @description Some events of these periods were deleted, all of them recorded before this time. Null if none were deleted.
+             * @description Set if events of the listed period were deleted; all of them were recorded before this time. Otherwise null.
              */
             deleted_before: string | null;
             email: string;
@@ -777,7 +777,7 @@ export interface components {
             events: components["schemas"]["EventBody"][];
         };
         FieldError: {
-            /** @description What the field must be. */
+            /** @description What is wrong with the field, or what it must be. */
             message: string;
             /** @description The JSON path of the field, such as events[3].email; empty for the whole body. */
             path: string;
@@ -1375,7 +1375,7 @@ export interface components {
             text: string;
         };
         SlackText: {
-            /** @description False in plain text: a name such as :wave: is not an emoji. */
+            /** @description Always false in texts of the type plain_text, so that Slack shows a name such as :wave: as written. Missing in other texts. */
             emoji?: boolean;
             text: string;
             type: string;
