@@ -61,7 +61,9 @@ var recounts = []recount{
 			OR r.overage_used <> COALESCE(e.overage, 0) + COALESCE(p.overage, 0)
 			OR r.overage_cents <> COALESCE(e.cents, 0) + COALESCE(p.cents, 0)
 		ORDER BY r.id`},
-	{row: "usage record", texts: []string{"the sums of deleted events have %[1]d units for this record, but the record does not exist"}, query: `
+	{row: "usage record", texts: []string{
+		"the sums of deleted events have %[1]d units for this record, but the record does not exist",
+	}, query: `
 		SELECT CAST(p.record_id AS text), COALESCE(u.email, ''), t.pruned_before, t.pruned_before, p.units, 0
 		FROM usage_pruned p JOIN retention t ON t.id = 1 LEFT JOIN usage_records r ON r.user_id = p.user_id AND r.id = p.record_id
 			LEFT JOIN users u ON u.id = p.user_id

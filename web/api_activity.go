@@ -16,7 +16,7 @@ type activityAnswer struct {
 	Period        period          `json:"period"`
 	Events        []activityEvent `json:"events" nullable:"false" doc:"Newest first; at most 100."`
 	NextCursor    *string         `json:"next_cursor" doc:"Continues the list; null at its end."`
-	DeletedBefore *time.Time      `json:"deleted_before" doc:"Set if events of the listed period were deleted; all of them were recorded before this time. Otherwise null."`
+	DeletedBefore *time.Time      `json:"deleted_before" doc:"Set if events of the period were deleted: all were recorded before it."`
 }
 
 type activityEvent struct {

@@ -350,7 +350,9 @@ func TestOperatorAssignsPlans(t *testing.T) {
 		f.step(t, "ended once", func(t *testing.T) {
 			address := endLink(otto.get(path))
 			confirm := otto.get(address)
-			says(t, "the question", confirm.main(), []string{"End Starter of bob@example.com? This plan and its overage price end immediately for bob@example.com."}, nil)
+			says(t, "the question", confirm.main(), []string{
+				"End Starter of bob@example.com? This plan and its overage price end immediately for bob@example.com.",
+			}, nil)
 			for _, p := range otto.atOnce(end, confirm.form(end)) {
 				if p.kind() != "See Other "+path {
 					t.Fatalf("%s %s", p.kind(), p.main())
@@ -418,7 +420,9 @@ func TestOperatorAssignsPlans(t *testing.T) {
 				t.Errorf("out of date: %s", p.kind())
 			}
 			address := endLink(p)
-			says(t, "the question", otto.get(address).main(), []string{"End Business of Acme? This plan and its overage price end immediately for all members of Acme."}, nil)
+			says(t, "the question", otto.get(address).main(), []string{
+				"End Business of Acme? This plan and its overage price end immediately for all members of Acme.",
+			}, nil)
 			id := strings.TrimPrefix(address, about+"/plan/end?")
 			for _, other := range []string{id, "", "id=7", "id=" + uuid.NewString()} { // of another person, and unknown
 				form, err := url.ParseQuery(other)

@@ -97,7 +97,7 @@ func (s *Server) api() []route {
 			method: http.MethodGet, path: "/v1/usage/{email}/history", id: "history", scope: models.ScopeRead,
 			handle:      answered(queryTimeout, s.history),
 			summary:     "A person's billing periods",
-			description: "Newest first. A period without a record is left out. A consume, hold, event or grant creates the record; a check does not.",
+			description: "Newest first. A period without a record is left out. A consume, hold, event or grant creates it; a check does not.",
 			query:       []queryParameter{{"months", "The maximum number of periods.", 1, maxMonths, models.DefaultHistoryMonths}},
 			response:    reflect.TypeFor[historyAnswer](), codes: []models.Code{models.CodeInvalidRequest},
 		},

@@ -33,7 +33,7 @@ type slackBlock struct {
 type slackText struct {
 	Type  string `json:"type"`
 	Text  string `json:"text"`
-	Emoji *bool  `json:"emoji,omitempty" doc:"Always false in texts of the type plain_text, so that Slack shows a name such as :wave: as written. Missing in other texts."`
+	Emoji *bool  `json:"emoji,omitempty" doc:"Always false, and only in plain_text, so that :wave: is shown as written."`
 }
 
 // maxSlackText is the maximum number of characters of a section's text.

@@ -46,8 +46,8 @@ func (r *Reporter) Retry(ctx context.Context, actor string, id uuid.UUID) error 
 			now); err != nil {
 			return err
 		}
-		return models.Audit(ctx, tx, now, actor, "report.retry", report.Identifier, fmt.Sprintf("report of %d units of customer %s; its state was %s",
-			report.Value, report.StripeCustomerID, state))
+		return models.Audit(ctx, tx, now, actor, "report.retry", report.Identifier,
+			fmt.Sprintf("report of %d units of customer %s; its state was %s", report.Value, report.StripeCustomerID, state))
 	})
 }
 

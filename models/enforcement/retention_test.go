@@ -77,7 +77,8 @@ func (p *past) wantKeys(t *testing.T) {
 				{Person: by(c.email), Quantity: c.quantity, IdempotencyKey: c.key, OccurredAt: c.at},
 			})
 			must(t, err)
-			if refused++; !isCode(outcomes[0].Err, models.CodeInvalidRequest) || !strings.Contains(outcomes[0].Err.Error(), "may have been deleted") {
+			if refused++; !isCode(outcomes[0].Err, models.CodeInvalidRequest) ||
+				!strings.Contains(outcomes[0].Err.Error(), "may have been deleted") {
 				t.Errorf("a late event of %s, whose key was deleted: %+v", c.at, outcomes[0])
 			}
 			continue

@@ -412,8 +412,8 @@ func (b *bench) growthSection(ctx context.Context) string {
 		}
 		all := g.rates[consumeCall]
 		fmt.Fprintf(&text, "\n%s\n", wrapped("", "With `--keep-events %s` on the largest database on PostgreSQL, %d events were deleted during "+
-			"the load. Meanwhile, the rate of consume with random keys was %.0f/s, which is %.2f times the rate without deletion.", growthKeep, g.deleted,
-			median(g.pruned), median(g.pruned)/median(all)))
+			"the load. Meanwhile, the rate of consume with random keys was %.0f/s, which is %.2f times the rate without deletion.",
+			growthKeep, g.deleted, median(g.pruned), median(g.pruned)/median(all)))
 	}
 	return text.String()
 }

@@ -32,8 +32,8 @@ var HelpTexts = kong.Vars{
 		"Otherwise, the next API call with their email and their Slack identity adds them again.",
 
 	"help_user_erase": "Remove everything that identifies a person. Their usage figures and events remain, without email " +
-		"addresses and idempotency keys. Without --yes, it only prints the person's ID and what would be erased. If the erasure is interrupted, run the " +
-		"same command again.",
+		"addresses and idempotency keys. Without --yes, it only prints the person's ID and what would be erased. If the erasure is " +
+		"interrupted, run the same command again.",
 	"help_user_search": "List only people whose name or email contains this text, or who have this Slack user ID.",
 	"help_organization_spend_limit": "The most that all members together may spend on overage (units beyond the included " +
 		"ones) in a billing period, such as 50 or 12.50. Use 'none' to remove the limit.",

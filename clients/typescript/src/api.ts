@@ -310,7 +310,7 @@ export interface paths {
         };
         /**
          * A person's billing periods
-         * @description Newest first. A period without a record is left out. A consume, hold, event or grant creates the record; a check does not. Needs a key with the scope `read`.
+         * @description Newest first. A period without a record is left out. A consume, hold, event or grant creates it; a check does not. Needs a key with the scope `read`.
          */
         get: operations["history"];
         put?: never;
@@ -368,7 +368,7 @@ export interface components {
         ActivityAnswer: {
             /**
              * Format: date-time
-             * @description Set if events of the listed period were deleted; all of them were recorded before this time. Otherwise null.
+             * @description Set if events of the period were deleted: all were recorded before it.
              */
             deleted_before: string | null;
             email: string;
@@ -510,7 +510,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description The percentage of the included units that is used, rounded down. If none are left, overage counts, too, so it can exceed 100.
+             * @description Used share of the included units in percent, rounded down; can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -654,7 +654,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description The percentage of the included units that is used, rounded down. If none are left, overage counts, too, so it can exceed 100.
+             * @description Used share of the included units in percent, rounded down; can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -821,7 +821,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description The percentage of the included units that is used, rounded down. If none are left, overage counts, too, so it can exceed 100.
+             * @description Used share of the included units in percent, rounded down; can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -990,7 +990,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description The percentage of the included units that is used, rounded down. If none are left, overage counts, too, so it can exceed 100.
+             * @description Used share of the included units in percent, rounded down; can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1305,7 +1305,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description The percentage of the included units that is used, rounded down. If none are left, overage counts, too, so it can exceed 100.
+             * @description Used share of the included units in percent, rounded down; can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1375,7 +1375,7 @@ export interface components {
             text: string;
         };
         SlackText: {
-            /** @description Always false in texts of the type plain_text, so that Slack shows a name such as :wave: as written. Missing in other texts. */
+            /** @description Always false, and only in plain_text, so that :wave: is shown as written. */
             emoji?: boolean;
             text: string;
             type: string;
@@ -1460,7 +1460,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description The percentage of the included units that is used, rounded down. If none are left, overage counts, too, so it can exceed 100.
+             * @description Used share of the included units in percent, rounded down; can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
