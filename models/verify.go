@@ -151,7 +151,7 @@ var recounts = []recount{
 		ORDER BY r.id`},
 	{row: "usage record", texts: []string{
 		"its person does not exist",
-		"its address is not its person's current one",
+		"its email is not the person's current email",
 		"it is counted on the pages of a workspace that its person is not in",
 	}, query: `
 		SELECT CAST(r.id AS text), r.email, r.billing_period_start, r.billing_period_end, CASE WHEN u.id IS NULL THEN 1 ELSE 0 END, 0,
@@ -189,7 +189,9 @@ var recounts = []recount{
 		FROM usage_events e LEFT JOIN usage_holds h ON h.user_id = e.user_id AND h.id = e.hold_id
 		WHERE e.hold_id IS NOT NULL AND (h.id IS NULL OR h.state <> 'settled' OR h.record_id <> e.record_id OR e.quantity > h.quantity)
 		ORDER BY e.id`},
-	{row: "usage event", texts: []string{"it has %[1]d voided units, but its void stores %[2]d, or a different overage"}, query: `
+	{row: "usage event", texts: []string{
+		"it has %[1]d units and its void has %[2]d; the void is missing, or its units or overage differ",
+	}, query: `
 		SELECT CAST(e.id AS text), e.email, e.billing_period_start, e.billing_period_end, e.quantity, COALESCE(v.quantity, 0)
 		FROM usage_events e LEFT JOIN usage_voids v ON v.user_id = e.user_id AND v.event_id = e.id
 		WHERE e.voided_at IS NOT NULL AND (v.event_id IS NULL OR v.quantity <> e.quantity OR v.overage_quantity <> e.overage_quantity

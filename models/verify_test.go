@@ -141,7 +141,7 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		return record(label, fmt.Sprintf("compared with its events, %d units too many are stored on some days, and %d are missing on others",
 			stored, missing))
 	}
-	const voided = "it has %d voided units, but its void stores %d, or a different overage"
+	const voided = "it has %d units and its void has %d; the void is missing, or its units or overage differ"
 	const used, over, cents = "used units", "units of overage", "cents of overage"
 	bobIs := func(change string) string { return "UPDATE users SET " + change + " WHERE email = 'bob@example.com'" }
 	const entitled = "UPDATE usage_records SET entitled = true"
@@ -231,7 +231,7 @@ func TestVerifyFindsEachDifference(t *testing.T) {
 		{"counted in another workspace", []string{"UPDATE usage_records SET present_workspace_id = '" + id(40).String() + "' WHERE id = 2"},
 			[]string{record(bob, "it is counted on the pages of a workspace that its person is not in")}},
 		{"another address", []string{"UPDATE usage_records SET email = 'eve@example.com' WHERE id = 2"},
-			[]string{record(strings.Replace(bob, "bob@", "eve@", 1), "its address is not its person's current one")}},
+			[]string{record(strings.Replace(bob, "bob@", "eve@", 1), "its email is not the person's current email")}},
 		{"person deleted", []string{"DELETE FROM users WHERE email = 'bob@example.com'"}, []string{record(bob, "its person does not exist")}},
 		{"event without record", []string{"UPDATE usage_events SET record_id = 99 WHERE idempotency_key = 'k1'"},
 			[]string{count(ada, used, 9, 8), count(ada, over, 6, 5), count(ada, cents, 180, 150), days(ada, 1, 0),

@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "Refusals by reason, of people who were refused for that reason in the last 24 hours. Each number counts from " +
-	"the start of the person's billing period, and is approximate."
+const refusalsCounted = "For each reason: the people who were refused for it in the last 24 hours, and all their refusals for it since " +
+	"their billing periods began. Approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

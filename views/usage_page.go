@@ -113,7 +113,7 @@ func verdictText(c *models.Catalogue, s models.Standing) string {
 		return fmt.Sprintf("Your member limit is %s. You get new ones on %s, or as soon as an admin raises the limit.",
 			c.Units(*s.MemberLimit), reset)
 	case v.Reason == models.OrganizationSpendLimitReached:
-		return fmt.Sprintf("The included %s are used, and your organization's spend limit does not allow another one. "+
+		return fmt.Sprintf("The included %s are used, and one more would exceed your organization's spend limit. "+
 			"You get new ones on %s, or as soon as an admin raises the limit.", c.UnitPlural, reset)
 	case v.Reason == models.SpendLimitReached:
 		return fmt.Sprintf("One more %s would exceed your limit of %s. New ones are available on %s, or as soon as you raise the limit.",

@@ -29,9 +29,9 @@ func dailyFinding(c *models.Catalogue, d *Daily) string {
 	case average == pace:
 		return text + ", exactly the rate that would use up the plan."
 	case d.average() > d.pace():
-		return text + ", more than the " + pace + " per day that would use up the plan."
+		return text + ", more than " + pace + " per day, which would use up the plan."
 	}
-	return text + ", less than the " + pace + " per day that would use up the plan."
+	return text + ", less than " + pace + " per day, which would use up the plan."
 }
 
 // dailyAxis returns a scale that reaches every bar, every mark and the pace.

@@ -368,7 +368,7 @@ export interface components {
         ActivityAnswer: {
             /**
              * Format: date-time
-             * @description Set if events of the period were deleted: all were recorded before it.
+             * @description Null unless events of the period were deleted, all recorded before then.
              */
             deleted_before: string | null;
             email: string;
@@ -430,7 +430,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -457,7 +457,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -574,7 +574,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -606,7 +606,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -713,7 +713,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -742,7 +742,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -899,7 +899,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -930,7 +930,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -1062,7 +1062,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1096,7 +1096,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -1519,7 +1519,7 @@ export interface components {
             /** @description Why, for the audit log and the person's activity. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1545,7 +1545,7 @@ export interface components {
             /** @description Why, for the audit log and the person's activity. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity or is in another organization, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
              * @example T0123ABCD
              */
             slack_team_id: string;
