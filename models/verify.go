@@ -276,7 +276,7 @@ func (c Counted) String() string {
 		text += ", the newest recorded at " + c.Newest.Format(time.RFC3339Nano)
 	}
 	if c.Deleted > 0 {
-		text += fmt.Sprintf("; sums used for deleted events: %d", c.Deleted)
+		text += fmt.Sprintf("; deleted events, counted from their stored sums: %d", c.Deleted)
 	}
 	return text
 }

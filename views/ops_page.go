@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "For each reason: the people who were refused for it in the last 24 hours, and all their refusals for it since " +
-	"their billing periods began. Approximate."
+const refusalsCounted = "If someone was refused for a reason in the last 24 hours, all their refusals for that reason in their billing " +
+	"period are counted. Approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

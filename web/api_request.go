@@ -358,9 +358,9 @@ func (PersonName) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema 
 		"Required unless both Slack IDs are given and linked to a person."
 	s.Properties["slack_team_id"].Description = "The Slack team ID; requires slack_user_id. Both IDs together are a Slack " +
 		"identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email " +
-		"determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a " +
-		"separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In " +
-		"all other cases, the identity is linked to that person."
+		"determines the person. If the person with the email has another Slack identity, or is in another organization than the " +
+		"Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call " +
+		"counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email."
 	s.Properties["slack_user_id"].Description = "The person's Slack user ID; requires slack_team_id."
 	return s
 }

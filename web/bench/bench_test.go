@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -102,7 +103,7 @@ func TestShortGrowth(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{"\n| 20 ", "| PostgreSQL ", "\n| 60 ", "| SQLite ", "events were deleted during"} {
+	for _, part := range []string{"\n| 20 ", "| PostgreSQL ", "\n| 60 ", "| SQLite ", "events were deleted during", timedCall} {
 		if !strings.Contains(out.String(), part) || !strings.Contains(string(written), part) {
 			t.Errorf("%q is missing in:\n%s", part, written)
 		}
@@ -164,6 +165,7 @@ func TestClientCallsAreDistinct(t *testing.T) {
 		"closed loop": {Measure: 50 * time.Millisecond, People: 20},
 		"open loop":   {Measure: 50 * time.Millisecond, People: 20, Rate: 2000},
 		"introduce":   {Introduce: true, People: 600},
+		"timed keys":  {Measure: 50 * time.Millisecond, People: 20, Timed: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var mu sync.Mutex
@@ -192,6 +194,12 @@ func TestClientCallsAreDistinct(t *testing.T) {
 			defer mu.Unlock()
 			if int64(len(keys)) != o.Answers {
 				t.Errorf("%d answers for %d keys", o.Answers, len(keys))
+			}
+			for key := range keys {
+				micros, err := strconv.ParseInt(strings.ReplaceAll(key, "-", "")[:16], 16, 64)
+				if recent := err == nil && time.Since(time.UnixMicro(micros)).Abs() < time.Minute; recent != l.Timed {
+					t.Fatalf("the key %s starts with the time: %v, want %v", key, recent, l.Timed)
+				}
 			}
 			if l.Introduce && o.Answers != int64(l.People) {
 				t.Errorf("%d answers for %d people", o.Answers, l.People)

@@ -32,7 +32,7 @@ type load struct {
 	// FirstPerson and People are the range of people. Each call selects one at random.
 	FirstPerson, People int
 	// Keyed means that each call has an idempotency key. The keys are random, or Timed: they grow with
-	// time, like Slack's trigger IDs and UUIDs of version 7.
+	// time, like UUIDs of version 7.
 	Keyed, Timed bool
 	// Each makes one call for each person. Introduce does so with Slack IDs that link the person to
 	// the organization.

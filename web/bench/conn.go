@@ -31,7 +31,8 @@ const (
 	emailShape = "user-00000@example.com"
 	slackShape = "U00000"
 	slackTeam  = "TBENCH"
-	// keyShape looks like a UUID: 16 digits of the scrambled call number, then 8 digits of the series.
+	// keyShape looks like a UUID: 16 digits of the scrambled call number, or of a time
+	// plus that number, then 8 digits of the series.
 	keyShape = "00000000-0000-0000-0000-000000000000"
 )
 

@@ -305,7 +305,7 @@ func (b *bench) fill(ctx context.Context, database string, f filling) (made int6
 				quantity, overage_quantity, overage_cents, idempotency_key, occurred_at, recorded_at, plan_id,
 				billing_period_start, billing_period_end, used_after, held_after, included, overage_rate_cents)
 			SELECT gen_random_uuid(), r.user_id, r.id, r.email, r.workspace_id, 1, (n >= r.suggestions_included)::integer,
-				(n >= r.suggestions_included)::integer * r.overage_rate_cents, r.id || '-' || n, at, at, r.plan_id,
+				(n >= r.suggestions_included)::integer * r.overage_rate_cents, gen_random_uuid()::text, at, at, r.plan_id,
 				r.billing_period_start, r.billing_period_end, n + 1, 0, r.suggestions_included, r.overage_rate_cents
 			FROM (SELECT *, abs(hashtext(email)) AS hash,
 					GREATEST(1, LEAST(billing_period_end, now())::date - billing_period_start::date)::integer AS days
@@ -357,21 +357,25 @@ const pagesHeading = "## Pages"
 // pagesSection returns the section of the report on the pages.
 func (b *bench) pagesSection(ctx context.Context) string {
 	all := b.pages[1]
-	busy := ""
-	for _, f := range b.facts {
-		if strings.HasPrefix(f.Name, "busy") {
-			busy = " Other work used " + f.Value + "."
-		}
-	}
 	return fmt.Sprintf("%s\n\n%s\n\n%s\n\n%s", pagesHeading,
 		wrapped("", "Measured with `go run ./web/bench -only pages` on %s at commit %s. The database is PostgreSQL with one organization of "+
 			"%d members, a record for each member in each of %d months, and %d events (%s). It was filled in %s, and `tollgate verify` "+
 			"found no difference in %s.%s", time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, pageMonths,
-			all.events, all.size, all.made.Round(time.Second), all.verified.Round(time.Second), busy),
+			all.events, all.size, all.made.Round(time.Second), all.verified.Round(time.Second), b.busyText()),
 		wrapped("", "An admin who signed in with a one-time link requests each page %d times, one request after another on one "+
 			"connection. Each time is measured until the last byte of the response. Some rows cover several addresses: both sort directions; "+
 			"the first, middle and last page; three searches; or three warning levels. Such a row shows the slowest of its addresses.", b.Requests),
 		table(b.pagesTable()))
+}
+
+// busyText says how busy the machine was with other work. It starts with a space.
+func (b *bench) busyText() string {
+	for _, f := range b.facts {
+		if strings.HasPrefix(f.Name, "busy") {
+			return " Other work used " + f.Value + "."
+		}
+	}
+	return ""
 }
 
 // cutSection returns one of a report's sections, with what is before and after it. Without such a

@@ -62,7 +62,7 @@ func (c *userErase) preview(ctx context.Context, o *Output, db *models.DB) error
 		{"ID", u.ID.String()}, {"Email", u.Email}, {"Name", orDash(u.Name)}, {"Organization", orDash(u.Organization)},
 		{"Would be deleted", fmt.Sprintf("email, name, role; identities: %d; sessions: %d; notice settings and deliveries",
 			plan.Identities, plan.Sessions)},
-		{"Would remain", fmt.Sprintf("without email addresses and idempotency keys: periods: %d; events: %d; holds: %d; grants: %d; voids: %d",
+		{"Would remain", fmt.Sprintf("periods: %d; events: %d; holds: %d; grants: %d; voids: %d (without email addresses and idempotency keys)",
 			plan.Records, plan.Events, plan.Holds, plan.Grants, plan.Voids)},
 		{"Stripe customers", orDash(strings.Join(plan.Customers, ", "))},
 	}); err != nil {
