@@ -2,4 +2,5 @@
 
 package main
 
+// stopProfile does nothing without the build tag profile; see profile.go.
 func stopProfile() {}

@@ -189,7 +189,7 @@ func OrgPage(d Org) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = monthsCard(d.Catalogue, d.Months, aboutMembersMonths, billed(d.Plan), true, nil, charts.Links{Path: "/org"}).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = monthsCard(d.Catalogue, d.Months, aboutMembersMonths, billed(d.Plan), nil, charts.Links{Path: "/org"}).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -163,7 +163,7 @@ func PastOrgPage(d PastOrg) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				templ_7745c5c3_Err = monthsCard(d.Catalogue, Loaded(d.Usage.Value.Months), aboutMembersMonths, true, true, nil, d.links()).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = monthsCard(d.Catalogue, Loaded(d.Usage.Value.Months), aboutMembersMonths, true, nil, d.links()).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

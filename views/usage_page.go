@@ -281,8 +281,8 @@ func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) strin
 		c.FormatMoney(s.OverageCents), text)
 }
 
-// whatStops names the units that a limit stops that is already reached: only overage, if included
-// units are left.
+// whatStops names what stops when the limit is already reached: only extra units, if included ones are
+// left.
 func whatStops(c *models.Catalogue, s models.Standing) string {
 	if s.Remaining() > 0 {
 		return "extra " + c.UnitPlural

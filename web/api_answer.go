@@ -29,7 +29,7 @@ type Decision struct {
 	Held             int64         `json:"held" doc:"Units on hold."`
 	Included         int64         `json:"included" doc:"Units that the plan covers, and granted units."`
 	Remaining        int64         `json:"remaining" doc:"Included units that are neither used nor on hold."`
-	PercentUsed      int64         `json:"percent_used" doc:"Used share of the included units in percent, rounded down; can exceed 100."`
+	PercentUsed      int64         `json:"percent_used" doc:"Used units in percent of the included ones, rounded down; can exceed 100."`
 	Overage          int64         `json:"overage" doc:"Billed units beyond the included units."`
 	OverageRateCents int64         `json:"overage_rate_cents" doc:"Cents per overage unit; 0 means that overage is refused."`
 	OverageCents     int64         `json:"overage_cents" doc:"The estimated price of the overage so far, in cents before tax."`

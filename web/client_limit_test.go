@@ -111,9 +111,15 @@ func TestClientLimit(t *testing.T) {
 	if text := strings.Join(log.take(), ""); text != "" {
 		t.Errorf("it logged %q", text)
 	}
-	want("an unknown proxy", l.allowed(requestFrom("127.0.0.1", "X-Forwarded-For")), sharedBy*clientBurst)
+	if err := l.take(requestFrom("127.0.0.1", "X-Forwarded-For")); err != nil {
+		t.Fatal(err)
+	}
 	if text := log.take(); len(text) != 1 || !strings.Contains(text[0], "--trusted-proxies") || !strings.Contains(text[0], "127.0.0.1") {
 		t.Errorf("it logged %q", text)
+	}
+	want("an unknown proxy", l.allowed(requestFrom("127.0.0.1", "X-Forwarded-For")), sharedBy*clientBurst-1)
+	if text := strings.Join(log.take(), ""); text != "" {
+		t.Errorf("it logged again: %q", text)
 	}
 }
 

@@ -44,15 +44,15 @@ func (s *Server) noticesForm(ctx context.Context, viewer *models.Viewer, sent *m
 		case channel == models.ChannelMail:
 			choice.On, choice.Hint = settings.Mail, "To "+person.Email
 		case person.SlackUserID == nil:
-			choice.Hint = s.linkHint()
+			choice.Hint = s.linkHint(viewer.IsAdmin() || viewer.User.Operator)
 		}
 		form.Channels = append(form.Channels, choice)
 	}
 	return form, nil
 }
 
-// verifyHint says how a person's address is verified. With one-time links only, there is nothing that
-// the person can do.
+// verifyHint says how a person's address is verified. Without an issuer, only Slack can verify it, when
+// it links the person.
 func (s *Server) verifyHint() string {
 	const unverified = "Your address is not verified yet"
 	if !s.issuer.Configured() {
@@ -61,11 +61,14 @@ func (s *Server) verifyHint() string {
 	return unverified + ". Sign in with " + s.issuer.name() + " to verify it."
 }
 
-// linkHint says how a person links their Slack account.
-func (s *Server) linkHint() string {
+// linkHint says how a person links their Slack account. No call links that of an admin or operator.
+func (s *Server) linkHint(privileged bool) string {
 	const unlinked = "Your account is not linked to Slack yet. "
 	if s.issuer.withSlack() {
 		return unlinked + "Sign in with Slack to link it."
+	}
+	if privileged {
+		return unlinked + "For an admin or operator, only a sign-in with Slack can link it, and this server offers none."
 	}
 	return unlinked + "The Slack app links it when you use it."
 }

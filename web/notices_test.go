@@ -250,8 +250,15 @@ func TestHintsNameAPossibleSignIn(t *testing.T) {
 		},
 	} {
 		s := &Server{issuer: &issuer{SignIn: test.signIn}}
-		if verify, link := s.verifyHint(), s.linkHint(); verify != test.verify || link != test.link {
+		if verify, link := s.verifyHint(), s.linkHint(false); verify != test.verify || link != test.link {
 			t.Errorf("%+v: %q and %q, want %q and %q", test.signIn, verify, link, test.verify, test.link)
+		}
+		if link := s.linkHint(true); strings.Contains(link, "The Slack app links it") {
+			t.Errorf("%+v: an admin reads %q", test.signIn, link)
+		}
+		f := newFixture(t, modelstest.SQLite(t), func(o *Options) { o.SignIn = test.signIn })
+		if offered := strings.Contains(f.web.messages.unknownPerson().Text, "sign in with Slack"); offered != test.signIn.withSlack() {
+			t.Errorf("%+v: the answer to an unknown person offers a sign-in with Slack: %v", test.signIn, offered)
 		}
 	}
 }

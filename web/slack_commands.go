@@ -115,8 +115,8 @@ func (s *Server) answerCommand(ctx context.Context, signature string, identity m
 // unknownPerson is the answer to a person without an account.
 func (m *slackMessages) unknownPerson() slackMessage {
 	const unknown, retry = "Tollgate does not know your Slack account yet. Use the app once", ". Then try again."
-	if !m.signIn {
-		return slackReply(mrkdwn(unknown + retry))
+	if !m.signIn { // no call links an admin or operator
+		return slackReply(mrkdwn(unknown + retry + " If that does not help, ask the operator of this service."))
 	}
 	reply := slackReply(mrkdwn(unknown + ", or " + m.link("/sign-in", "sign in") + " with Slack" + retry))
 	reply.Text = unknown + ", or sign in with Slack at " + m.baseURL + "/sign-in" + retry

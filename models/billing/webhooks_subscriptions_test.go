@@ -199,7 +199,7 @@ func TestInvalidSubscriptionsChangeNoPlan(t *testing.T) {
 		f.stub.set("sub_1", object{"current_period_end": 0, "current_period_start": nil, "items": items("starter", 1)})
 		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
-		f.wantProblem("cus_1", "no billing period")
+		f.wantProblem("cus_1", "no single billing period")
 		if row := f.row("sub_1"); row.CurrentPeriodEnd == nil || !row.CurrentPeriodEnd.Equal(f.at.AddDate(0, 1, 0)) {
 			f.Errorf("the period ends at %v", row.CurrentPeriodEnd)
 		}
@@ -211,7 +211,7 @@ func TestInvalidSubscriptionsChangeNoPlan(t *testing.T) {
 		f.stub.set("sub_1", object{"items": different})
 		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")
-		f.wantProblem("cus_1", "a different one on each item")
+		f.wantProblem("cus_1", "no single billing period")
 		f.stub.set("sub_1", subscription("cus_1", "silver", "past_due", f.at, 1))
 		f.sendEvent("customer.subscription.updated", "cus_1")
 		f.wantPlan("ada@example.com", "pro by cus_1")

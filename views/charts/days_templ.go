@@ -29,9 +29,9 @@ func dailyFinding(c *models.Catalogue, d *Daily) string {
 	case average == pace:
 		return text + ", exactly the rate that would use up the plan."
 	case d.average() > d.pace():
-		return text + ", more than " + pace + " per day, which would use up the plan."
+		return text + ", more than the rate that would use up the plan (" + pace + " per day)."
 	}
-	return text + ", less than " + pace + " per day, which would use up the plan."
+	return text + ", less than the rate that would use up the plan (" + pace + " per day)."
 }
 
 // dailyAxis returns a scale that reaches every bar, every mark and the pace.

@@ -172,3 +172,29 @@ func TestOneDecimal(t *testing.T) {
 		}
 	}
 }
+
+// TestMonthsFinding checks the sentence above the chart of months.
+func TestMonthsFinding(t *testing.T) {
+	c, err := models.LoadCatalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	month := func(n int, used, overage int64) models.PastPeriod {
+		start := time.Date(2026, time.Month(n), 1, 0, 0, 0, 0, time.UTC)
+		return models.PastPeriod{Period: models.Period{Start: start, End: start.AddDate(0, 1, 0)}, Used: used, Included: 75, Overage: overage}
+	}
+	const busiest = "Busiest month: Oct 2026, 80 suggestions (75 included). "
+	for want, months := range map[string][]models.PastPeriod{
+		"Nothing was used in these months.":                    {month(10, 0, 0), month(11, 0, 0)},
+		"First month: 80 suggestions used.":                    {month(10, 80, 0)},
+		"First month: 80 suggestions used, 5 of them overage.": {month(10, 80, 5)},
+		// What was recorded beyond a limit is used, but no overage.
+		busiest + "No month has overage.":  {month(10, 80, 0), month(11, 3, 0)},
+		busiest + "One month has overage.": {month(10, 80, 5), month(11, 3, 0)},
+		busiest + "2 months have overage.": {month(10, 80, 5), month(11, 77, 2)},
+	} {
+		if got := (&Monthly{Months: months}).finding(c); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -66,8 +66,8 @@ sending is paused for 25 hours, because Stripe's totals may not include the late
 	`2026-11-21T13:00:00Z or later
 customer cus_1, period from 2026-11-01T00:00:00Z: 5 units of this period were sent in another one, because Tollgate learned ` +
 	`only later that the period had changed
-report test:pro:1 of customer cus_1, 4 units at 2026-11-20T09:00:00Z, is dead: No such customer
-report test:pro:2 of customer cus_1, 3 units at 2026-11-20T10:00:00Z, is expired: ` + `
+report test:pro:1 of customer cus_1, 4 units at 2026-11-20T09:00:00Z, has the state dead: No such customer
+report test:pro:2 of customer cus_1, 3 units at 2026-11-20T10:00:00Z, has the state expired: ` + `
 and 3 more failed reports
 report test:pro:3 of customer cus_1, 6 units at 2026-11-20T11:00:00Z: Stripe counted this report before, but Stripe's total no longer ` +
 	`includes it; Tollgate keeps checking the total for 24 hours

@@ -368,7 +368,7 @@ export interface components {
         ActivityAnswer: {
             /**
              * Format: date-time
-             * @description Null unless events of the period were deleted, all recorded before then.
+             * @description Deleted events of the period are from before this time; null if none.
              */
             deleted_before: string | null;
             email: string;
@@ -430,7 +430,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -457,7 +457,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -510,7 +510,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used share of the included units in percent, rounded down; can exceed 100.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -574,7 +574,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -606,7 +606,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -654,7 +654,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used share of the included units in percent, rounded down; can exceed 100.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -713,7 +713,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -742,7 +742,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -821,7 +821,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used share of the included units in percent, rounded down; can exceed 100.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -899,7 +899,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -930,7 +930,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -990,7 +990,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used share of the included units in percent, rounded down; can exceed 100.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1049,7 +1049,7 @@ export interface components {
              * @example ada@example.com
              */
             email: string;
-            /** @description Identifies this hold. Events have separate keys. */
+            /** @description Identifies this hold. An event may have the same key. */
             idempotency_key: string;
             /**
              * @description Which answers have a Slack message. "once": each refusal, and the first consume, hold or settlement at each warning level; an allowed check has no message. "always": each answer with a notice. "never": none. Default: "once".
@@ -1062,7 +1062,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1083,7 +1083,7 @@ export interface components {
              * @example ada@example.com
              */
             email?: string;
-            /** @description Identifies this hold. Events have separate keys. */
+            /** @description Identifies this hold. An event may have the same key. */
             idempotency_key: string;
             /**
              * @description Which answers have a Slack message. "once": each refusal, and the first consume, hold or settlement at each warning level; an allowed check has no message. "always": each answer with a notice. "never": none. Default: "once".
@@ -1096,7 +1096,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -1305,7 +1305,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used share of the included units in percent, rounded down; can exceed 100.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1460,7 +1460,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used share of the included units in percent, rounded down; can exceed 100.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1519,7 +1519,7 @@ export interface components {
             /** @description Why, for the audit log and the person's activity. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1545,7 +1545,7 @@ export interface components {
             /** @description Why, for the audit log and the person's activity. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If that person has another Slack identity, or is in another organization than the Slack team, a separate person is created. If that person is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to that person.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
              * @example T0123ABCD
              */
             slack_team_id: string;

@@ -80,7 +80,7 @@ test("withHold gives the units back if the work throws or uses nothing", async (
 test("calls are repeated with the same key, and count once", async (t) => {
   const server = await Server.start(t);
   const proxy = await Proxy.start(t, server);
-  const client = open(t, { ...server, url: proxy.url }, { timeout: 300 });
+  const client = open(t, { ...server, url: proxy.url }, { timeout: 1000 });
   for (const [i, mode] of ["lose", "hang", 503, 429].entries()) {
     const from = proxy.requests.length;
     proxy.mode = (_, n) => (n === from + 1 ? mode : "forward");
