@@ -129,7 +129,7 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageCredited:
 		return "voided events that the invoice contains; credit notes have taken the amount back"
 	case models.OverageNotBilled:
-		return "voided events that were reported but are on no invoice; another row counts these units, too, so this row subtracts them"
+		return "voided events that were reported but are on no invoice; their units are also in another row, so they are negative here"
 	case models.OverageVoided:
 		return "the invoice was voided"
 	case models.OverageUncollectible:

@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "If someone was refused for a reason in the last 24 hours, all their refusals for that reason in their billing " +
-	"period are counted. Approximate."
+const refusalsCounted = "People who were refused in the last 24 hours. For each person and reason, the count covers the whole billing " +
+	"period, not only these 24 hours. Counts are approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

@@ -1279,7 +1279,7 @@ func monthsCard(c *models.Catalogue, w Widget[[]models.PastPeriod], about string
 
 const (
 	aboutMonths        = "Each month is compared with the units that were included at the time."
-	aboutMembersMonths = "Sums over the current members, with the units that each of them had included at the time. " +
+	aboutMembersMonths = "Sums over the current members. Each month is compared with the units that were included at the time. " +
 		"Overage is counted for each member separately."
 )
 

@@ -487,24 +487,39 @@ func TestPagesAndHealth(t *testing.T) {
 // The document must accept the same requests as the server.
 func TestTheDocumentKnowsWhichPersonIsIdentified(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))
-	for body, fits := range map[string]bool{
-		`{"email": "ada@example.com"}`: true,
-		`{"email": "ada@example.com", "slack_team_id": "T1", "slack_user_id": "U1", "quantity": 2}`: true,
-		`{"slack_team_id": "T1", "slack_user_id": "U1"}`:                                            true,
-		`{}`:                      false,
-		`{"slack_team_id": "T1"}`: false,
-		`{"email": "ada@example.com", "slack_user_id": "U1"}`: false,
-		`{"email": "ada@example.com", "quantity": 0}`:         false,
-		`{"email": "ada@example.com", "unknown": 1}`:          false,
+	const hold = `"hold_id": "0193524e-0000-7000-8000-000000000001"`
+	for path, bodies := range map[string]map[string]bool{
+		"/v1/check": {
+			`{"email": "ada@example.com"}`: true,
+			`{"email": "ada@example.com", "slack_team_id": "T1", "slack_user_id": "U1", "quantity": 2}`: true,
+			`{"slack_team_id": "T1", "slack_user_id": "U1"}`:                                            true,
+			`{}`:                      false,
+			`{"slack_team_id": "T1"}`: false,
+			`{"email": "ada@example.com", "slack_user_id": "U1"}`: false,
+			`{"email": "ada@example.com", "quantity": 0}`:         false,
+			`{"email": "ada@example.com", "unknown": 1}`:          false,
+		},
+		"/v1/void": {
+			`{"email": "ada@example.com", "idempotency_key": "k", "reason": "r"}`:                   true,
+			`{"slack_team_id": "T1", "slack_user_id": "U1", "idempotency_key": "k", "reason": "r"}`: true,
+			`{` + hold + `, "reason": "r"}`:                                                         true,
+			`{"email": "ada@example.com", "reason": "r"}`:                                           false,
+			`{"idempotency_key": "k", "reason": "r"}`:                                               false,
+			`{` + hold + `}`: false,
+			`{` + hold + `, "idempotency_key": "k", "reason": "r"}`:     false,
+			`{` + hold + `, "email": "ada@example.com", "reason": "r"}`: false,
+		},
 	} {
-		a := f.call(http.MethodPost, "/v1/check", body)
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.server.URL+"/v1/check", strings.NewReader(body))
-		must(t, err)
-		r.Header.Set("Authorization", "Bearer "+f.key)
-		r.Header.Set("Content-Type", "application/json")
-		err = f.schema.ValidateRequest(r)
-		if accepted := a.status != http.StatusUnprocessableEntity; accepted != fits || (err == nil) != fits {
-			t.Errorf("%s: accepted %v, want %v; the document says: %v", body, accepted, fits, err)
+		for body, fits := range bodies {
+			a := f.call(http.MethodPost, path, body)
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.server.URL+path, strings.NewReader(body))
+			must(t, err)
+			r.Header.Set("Authorization", "Bearer "+f.key)
+			r.Header.Set("Content-Type", "application/json")
+			err = f.schema.ValidateRequest(r)
+			if accepted := a.status != http.StatusUnprocessableEntity; accepted != fits || (err == nil) != fits {
+				t.Errorf("%s %s: accepted %v, want %v; the document says: %v", path, body, accepted, fits, err)
+			}
 		}
 	}
 }

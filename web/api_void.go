@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
@@ -14,11 +15,19 @@ import (
 // voidRequest names an event to reverse.
 type voidRequest struct {
 	PersonName
-	IdempotencyKey string `json:"idempotency_key,omitempty" minLength:"1" maxLength:"255" doc:"The event's key. Required without a hold_id."`
+	IdempotencyKey string `json:"idempotency_key,omitempty" minLength:"1" maxLength:"255" doc:"The event's key."`
 	HoldID         string `json:"hold_id,omitempty" format:"uuid" doc:"The settled hold whose event to reverse."`
 	Reason         string `json:"reason" minLength:"1" maxLength:"255" doc:"Why, for the audit log and the person's activity."`
 
 	hold uuid.UUID
+}
+
+// TransformSchema replaces the descriptions of PersonName: a void links no identity.
+func (voidRequest) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["email"].Description = "The person's email address. It is trimmed and converted to lowercase."
+	s.Properties["slack_team_id"].Description = "The Slack team ID; requires slack_user_id. Both IDs together identify the person."
+	s.Properties["slack_user_id"].Description = "The person's Slack user ID; requires slack_team_id."
+	return s
 }
 
 var voidFields = append(personFields(func(r *voidRequest) *PersonName { return &r.PersonName }),

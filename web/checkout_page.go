@@ -234,7 +234,7 @@ func (s *Server) plansReturn(c echo.Context, viewer *models.Viewer) error {
 		return s.showPurchase(c, http.StatusOK, views.Purchase{
 			Title: "This is taking longer than usual", Reference: session,
 			Lines: []string{
-				"Stripe has not confirmed your order yet. Nothing is lost: " + plan.Name + " starts automatically when it does.",
+				"Stripe has not confirmed your order yet. Nothing is lost: as soon as Stripe confirms it, " + plan.Name + " starts automatically.",
 				"Check the Plans page again in a few minutes. If nothing has changed in an hour, contact the operator of this " +
 					"service and give the reference, if one is shown below. Do not buy the plan again.",
 			},

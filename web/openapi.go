@@ -109,17 +109,32 @@ func (s *Server) openAPI(schemas huma.Registry) ([]byte, error) {
 	return append(indented.Bytes(), '\n'), nil
 }
 
-// nameByEmailOrSlack turns the schema of an object that identifies a person into a choice of two
-// complete schemas. A choice of two lists of required fields would mean the same, but client
-// generators turn it into a type that accepts anything.
+// nameByEmailOrSlack turns the schema of an object that identifies a person into a choice of complete
+// schemas. If it has a hold_id, that names the event and its person; otherwise, the event's key is
+// required. A choice of lists of required fields would mean the same, but client generators turn it
+// into a type that accepts anything.
 func nameByEmailOrSlack(schemas huma.Registry, name string, schema *huma.Schema) {
-	byEmail, bySlack := *schema, *schema
-	byEmail.Required = append(slices.Clone(schema.Required), "email")
+	choice := &huma.Schema{}
+	add := func(suffix string, without []string, required ...string) *huma.Schema {
+		variant := *schema
+		variant.Properties = maps.Clone(schema.Properties)
+		for _, name := range without {
+			delete(variant.Properties, name)
+		}
+		variant.Required = slices.Concat(schema.Required, required)
+		schemas.Map()[name+suffix] = &variant
+		choice.AnyOf = append(choice.AnyOf, &huma.Schema{Ref: schemaPrefix + name + suffix})
+		return &variant
+	}
+	var hold, key []string
+	if schema.Properties["hold_id"] != nil {
+		hold, key = []string{"hold_id"}, []string{"idempotency_key"}
+		add("ByHold", []string{"email", "slack_team_id", "slack_user_id", "idempotency_key"}, hold...)
+	}
+	byEmail := add("ByEmail", hold, append(key, "email")...)
 	byEmail.DependentRequired = map[string][]string{"slack_team_id": {"slack_user_id"}, "slack_user_id": {"slack_team_id"}}
-	bySlack.Required = append(slices.Clone(schema.Required), "slack_team_id", "slack_user_id")
-	schemas.Map()[name+"ByEmail"], schemas.Map()[name+"BySlack"] = &byEmail, &bySlack
-	reference := func(name string) *huma.Schema { return &huma.Schema{Ref: schemaPrefix + name} }
-	*schema = huma.Schema{AnyOf: []*huma.Schema{reference(name + "ByEmail"), reference(name + "BySlack")}}
+	add("BySlack", hold, append(key, "slack_team_id", "slack_user_id")...)
+	*schema = *choice
 }
 
 func (s *Server) openAPIDocument(c echo.Context) error {

@@ -89,7 +89,7 @@ func (s *Server) api() []route {
 		{
 			method: http.MethodGet, path: "/v1/usage/{email}", id: "usage", scope: models.ScopeRead, handle: s.usage,
 			summary: "A person's current usage",
-			description: "Returns what a check for one more unit would return. " +
+			description: "Returns what a check for one more unit with `notify` set to `always` would return. " +
 				"For an unknown email, the answer has the figures of a new person on the free plan.",
 			response: reflect.TypeFor[Decision](), codes: []models.Code{models.CodeInvalidRequest},
 		},
@@ -145,7 +145,7 @@ func (s *Server) api() []route {
 			summary: "Change a person's role, member limit and organization",
 			description: "A missing field does not change. A null `member_limit` means the organization's default. " +
 				"A null `organization_id` removes the person from their organization. " +
-				"A person who moves to another organization gets the role `member` there.",
+				"A person who moves to another organization gets the role `member` there, unless the request sets `role`.",
 			request: reflect.TypeFor[userRequest](), response: reflect.TypeFor[userAnswer](),
 			codes: []models.Code{models.CodeUnknownUser, models.CodeUnknownOrganization},
 		},

@@ -196,6 +196,12 @@ func (f *fixture) call(method, path, body string, changes ...change) answer {
 			f.t.Errorf("%s %s returned %d, which the document does not have: %v\n%s", method, path, a.status, err, raw)
 		}
 	}
+	if a.status < 400 {
+		r.Body = io.NopCloser(strings.NewReader(body))
+		if err := f.schema.ValidateRequest(r); err != nil {
+			f.t.Errorf("%s %s: the server accepts %s, but the document does not: %v", method, path, body, err)
+		}
+	}
 	if a.status >= 400 {
 		if got := a.header.Get("Content-Type"); got != "application/problem+json" {
 			f.t.Errorf("%s %s: an error with the type %s", method, path, got)

@@ -143,8 +143,8 @@ func failures() []failure {
 				begin: func(o *trial) func() { end, _ := o.neighbor(neighborReads); return end },
 			},
 			action{
-				does: fmt.Sprintf("other clients use all %d connections that the server's role may have, after the server's own are ended",
-					connectionLimit),
+				does: fmt.Sprintf("Tollgate's connections are ended, and then other clients use all %d connections that Tollgate's "+
+					"database role may have", connectionLimit),
 				shows: refuses, start: (*trial).limitedSite, begin: (*trial).useConnections,
 			},
 		},

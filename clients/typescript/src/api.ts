@@ -270,7 +270,7 @@ export interface paths {
         };
         /**
          * A person's current usage
-         * @description Returns what a check for one more unit would return. For an unknown email, the answer has the figures of a new person on the free plan. Needs a key with the scope `read`.
+         * @description Returns what a check for one more unit with `notify` set to `always` would return. For an unknown email, the answer has the figures of a new person on the free plan. Needs a key with the scope `read`.
          */
         get: operations["usage"];
         put?: never;
@@ -336,7 +336,7 @@ export interface paths {
         head?: never;
         /**
          * Change a person's role, member limit and organization
-         * @description A missing field does not change. A null `member_limit` means the organization's default. A null `organization_id` removes the person from their organization. A person who moves to another organization gets the role `member` there. Needs a key with the scope `manage`.
+         * @description A missing field does not change. A null `member_limit` means the organization's default. A null `organization_id` removes the person from their organization. A person who moves to another organization gets the role `member` there, unless the request sets `role`. Needs a key with the scope `manage`.
          */
         patch: operations["changeUser"];
         trace?: never;
@@ -368,7 +368,7 @@ export interface components {
         ActivityAnswer: {
             /**
              * Format: date-time
-             * @description Deleted events of the period are from before this time; null if none.
+             * @description Set if events of this period were deleted, all recorded before this time.
              */
             deleted_before: string | null;
             email: string;
@@ -430,7 +430,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -457,7 +457,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -574,7 +574,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -606,7 +606,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -713,7 +713,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -742,7 +742,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -899,7 +899,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -930,7 +930,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -1062,7 +1062,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1096,7 +1096,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -1502,24 +1502,19 @@ export interface components {
              */
             warning_level: "safe" | "warning" | "critical" | "exceeded";
         };
-        VoidRequest: components["schemas"]["VoidRequestByEmail"] | components["schemas"]["VoidRequestBySlack"];
+        VoidRequest: components["schemas"]["VoidRequestByHold"] | components["schemas"]["VoidRequestByEmail"] | components["schemas"]["VoidRequestBySlack"];
         VoidRequestByEmail: {
             /**
-             * @description The person's email address. It is trimmed and converted to lowercase. Required unless both Slack IDs are given and linked to a person.
+             * @description The person's email address. It is trimmed and converted to lowercase.
              * @example ada@example.com
              */
             email: string;
-            /**
-             * Format: uuid
-             * @description The settled hold whose event to reverse.
-             */
-            hold_id?: string;
-            /** @description The event's key. Required without a hold_id. */
-            idempotency_key?: string;
+            /** @description The event's key. */
+            idempotency_key: string;
             /** @description Why, for the audit log and the person's activity. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together identify the person.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1529,23 +1524,27 @@ export interface components {
              */
             slack_user_id?: string;
         };
-        VoidRequestBySlack: {
-            /**
-             * @description The person's email address. It is trimmed and converted to lowercase. Required unless both Slack IDs are given and linked to a person.
-             * @example ada@example.com
-             */
-            email?: string;
+        VoidRequestByHold: {
             /**
              * Format: uuid
              * @description The settled hold whose event to reverse.
              */
-            hold_id?: string;
-            /** @description The event's key. Required without a hold_id. */
-            idempotency_key?: string;
+            hold_id: string;
+            /** @description Why, for the audit log and the person's activity. */
+            reason: string;
+        };
+        VoidRequestBySlack: {
+            /**
+             * @description The person's email address. It is trimmed and converted to lowercase.
+             * @example ada@example.com
+             */
+            email?: string;
+            /** @description The event's key. */
+            idempotency_key: string;
             /** @description Why, for the audit log and the person's activity. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the email determines the person. If the person with the email has another Slack identity, or is in another organization than the Slack team, a separate person is created. Otherwise, if the person with the email is an admin or operator, the call counts for them, but nothing is linked. In all other cases, the identity is linked to the person with the email.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together identify the person.
              * @example T0123ABCD
              */
             slack_team_id: string;
