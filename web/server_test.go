@@ -196,7 +196,7 @@ func (f *fixture) call(method, path, body string, changes ...change) answer {
 			f.t.Errorf("%s %s returned %d, which the document does not have: %v\n%s", method, path, a.status, err, raw)
 		}
 	}
-	if a.status < 400 {
+	if a.status < 400 && path != "/v1/events" { // a batch gets 200 even if some of its events are invalid
 		r.Body = io.NopCloser(strings.NewReader(body))
 		if err := f.schema.ValidateRequest(r); err != nil {
 			f.t.Errorf("%s %s: the server accepts %s, but the document does not: %v", method, path, body, err)

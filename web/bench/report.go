@@ -36,7 +36,7 @@ func (b *bench) report(ctx context.Context, out io.Writer) error {
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "# Benchmarks\n\n%s\n\n%s\n\n%s\n## Measured\n\n%s\n%s\n",
-		wrapped("", "`make bench` wrote this page on %s; it is not edited by hand. All numbers are from one run, "+
+		wrapped("", "`make bench` wrote this page on %s. All numbers are from one run, "+
 			"except those of sections that name another command.",
 			time.Now().UTC().Format(time.DateOnly)),
 		wrapped("", "A row with \"divided by\" compares two rates, in calls per second. The floor, the Redis counter and \"one statement per "+

@@ -340,7 +340,8 @@ func (c *caller) history() error {
 			return fmt.Errorf("%s used %d, want from %d to %d", p.email, period.Used, least, most)
 		}
 	}
-	if len(answer.Periods) == 0 && least > 0 || answer.Email != p.email {
+	// A process whose clock is behind does not list a month that began on another process.
+	if len(answer.Periods) == 0 && least > 0 && !c.jumps || answer.Email != p.email {
 		return fmt.Errorf("the history of %s, who used %d: %s", p.email, least, r.body)
 	}
 	return nil
