@@ -99,14 +99,22 @@ func newServer(t *testing.T) *server {
 	return s
 }
 
-// freeAddress returns an unused address below the ports of outgoing connections.
+// given are the addresses that freeAddress returned.
+var given sync.Map
+
+// freeAddress returns an unused address below the ports of outgoing connections. It returns no address
+// twice: while a test's server is killed, its address must not belong to the server of another test.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	for {
-		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(20_000+rand.IntN(12_000)))
-		if err == nil {
-			must(t, l.Close())
-			return l.Addr().String()
+		address := "127.0.0.1:" + strconv.Itoa(20_000+rand.IntN(12_000))
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
+		if err != nil {
+			continue
+		}
+		must(t, l.Close())
+		if _, again := given.LoadOrStore(address, true); !again {
+			return address
 		}
 	}
 }
