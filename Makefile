@@ -59,7 +59,7 @@ tested := -vet=off -count=1 -parallel 3 -timeout 12m
 # the same time as the others. The packages that take longest come first.
 test: deps
 	go vet ./...
-	go vet -tags profile .
+	go vet -tags profile . ./web/cli
 	{ $(race) $(tested) -skip '$(alone)' ./models/enforcement && $(race) $(tested) -run '$(together)' ./models/billing; } & raced=$$!; \
 	go test $(tested) -p 2 ./web/e2e ./web $$(go list ./... | grep -vE '/web(/e2e)?$$|/models/enforcement$$') && \
 	go test $(tested) -run '$(alone)' ./models/enforcement; \

@@ -35,7 +35,7 @@ func main() {
 	// 300 ms, a second one is ignored: a parent may signal the process and its group.
 	context.AfterFunc(ctx, func() { time.AfterFunc(300*time.Millisecond, stop) })
 	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stopProfile()
+	cli.StopProfile()
 	os.Exit(status)
 }
 

@@ -1,6 +1,6 @@
 //go:build profile
 
-package main
+package cli
 
 import (
 	"fmt"
@@ -10,8 +10,8 @@ import (
 	"slices"
 )
 
-// stopProfile writes the rest of the server's CPU profile before the process exits.
-var stopProfile = func() {}
+// StopProfile writes the rest of the server's CPU profile before the process exits.
+var StopProfile = func() {}
 
 // With the build tag profile, serve writes a CPU profile to a new file in the folder for temporary
 // files. `make profile` merges such files into default.pgo, which the compiler uses to optimize.
@@ -28,7 +28,7 @@ func init() {
 		fmt.Fprintln(os.Stderr, "start the CPU profile:", err)
 		os.Exit(1)
 	}
-	stopProfile = func() {
+	StopProfile = func() {
 		pprof.StopCPUProfile()
 		if err := file.Close(); err != nil {
 			fmt.Fprintln(os.Stderr, "write the CPU profile:", err)
