@@ -16,14 +16,27 @@ import (
 // alter runs statements as an administrator does, without Tollgate's settings.
 func alter(t *testing.T, address, statements string) {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), address+"&statement_timeout=0&client_encoding=UTF8&search_path=public")
+	// The cluster's hostile lock_timeout applies until a connection is open, and other tests create
+	// databases at the same time.
+	var err error
+	for range 5 {
+		if err = alterOnce(t.Context(), address, statements); !models.IsLockTimeout(err) {
+			break
+		}
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(context.Background()) //nolint:errcheck // everything is committed
-	if _, err := conn.Exec(t.Context(), statements); err != nil {
-		t.Fatal(err)
+}
+
+func alterOnce(ctx context.Context, address, statements string) error {
+	conn, err := pgx.Connect(ctx, address+"&statement_timeout=0&lock_timeout=0&client_encoding=UTF8&search_path=public")
+	if err != nil {
+		return err
 	}
+	defer conn.Close(context.Background()) //nolint:errcheck // everything is committed
+	_, err = conn.Exec(ctx, statements)
+	return err
 }
 
 // databaseOf returns the name of the database at an address.
