@@ -18,8 +18,8 @@ func (s Standing) Forecast(now time.Time) (units int64, ok bool) {
 func (s Standing) RunsOut(now time.Time) (at time.Time, ok bool) {
 	units, ok := s.Forecast(now)
 	left := s.Remaining()
-	if s.MemberLimit != nil {
-		left = min(left, *s.MemberLimit-s.Used-s.Held)
+	if under, limited := s.LeftUnderMemberLimit(); limited {
+		left = under
 	}
 	last := s.Used + s.Held + left
 	if !ok || left <= 0 || units <= last {

@@ -23,8 +23,9 @@ type Situation struct {
 	Admins []OrganizationAdmin
 	// PaidByOrganization means that the organization's subscription gives the person their plan.
 	PaidByOrganization bool
-	// PastDue means that the payment of that subscription, or of the person's own, failed.
-	PastDue bool
+	// PastDue means that the payment of that subscription, or of the person's own, failed. Trial means
+	// that it is in its trial.
+	PastDue, Trial bool
 }
 
 // OrganizationAdmin is an admin as other members see them.
@@ -71,7 +72,8 @@ func situation(ctx context.Context, db bun.IDB, person *bun.SelectQuery) (*Situa
 		}
 		if sort == 0 {
 			found = &Situation{UserID: id, Email: email, OrganizationID: organization, Organization: name,
-				Admin: role == Admin && organization != nil, PaidByOrganization: payer != nil, PastDue: status == StatusPastDue}
+				Admin: role == Admin && organization != nil, PaidByOrganization: payer != nil,
+				PastDue: status == StatusPastDue, Trial: status == StatusTrialing}
 		} else if found != nil {
 			found.Admins = append(found.Admins, OrganizationAdmin{name, email})
 		}
@@ -100,6 +102,7 @@ func (c *Catalogue) NextStep(s Standing, v Verdict, in *Situation) NextStep {
 		reason = s.nextRefusal()
 	}
 	mayPay := in == nil || in.Admin || !in.PaidByOrganization
+	trial := in != nil && in.Trial // no larger plan can be bought before its end
 	switch {
 	case reason == MemberLimitReached:
 		if in != nil && in.Admin {
@@ -118,10 +121,12 @@ func (c *Catalogue) NextStep(s Standing, v Verdict, in *Situation) NextStep {
 			return NextStep{"Raise the organization's spend limit", "/org#spend-limit"}
 		}
 		return in.ask("raise the organization's spend limit")
-	case mayPay && s.OverageRateCents <= 0:
+	case mayPay && s.OverageRateCents <= 0 && !trial:
 		return NextStep{"Upgrade your plan", "/plans"}
 	case mayPay:
 		return NextStep{"Compare plans", "/plans"}
+	case trial && s.OverageRateCents <= 0:
+		return NextStep{Text: "Extra " + c.UnitPlural + " are available after the trial."}
 	case s.OverageRateCents <= 0:
 		return in.ask("upgrade the plan")
 	case s.SpendLimitCents == nil:

@@ -291,3 +291,13 @@ func (s Standing) WithoutOrganization() Standing {
 func (s Standing) Remaining() int64 {
 	return max(0, s.Included-(s.Used-s.Overage)-(s.Held-s.OverageHeld))
 }
+
+// LeftUnderMemberLimit returns how many units the member limit still allows. limited is false if
+// that is not less than Remaining, so that the member limit is not what ends the included units.
+func (s Standing) LeftUnderMemberLimit() (left int64, limited bool) {
+	if s.MemberLimit == nil {
+		return 0, false
+	}
+	left = max(0, *s.MemberLimit-s.Used-s.Held)
+	return left, left < s.Remaining()
+}

@@ -32,7 +32,7 @@ func endpointStatus(e *models.WebhookEndpoint) string {
 	if e.DisabledAt == nil {
 		return "Active"
 	}
-	return "Disabled " + ui.Day(*e.DisabledAt) + ": " + e.Reason
+	return "Disabled " + ui.Day(*e.DisabledAt) + ": " + ui.Sentence(e.Reason) + " To use it again, remove it and add it again."
 }
 
 var noticeKinds = map[models.NoticeKind]string{

@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "People who were refused in the last 24 hours. For each person and reason, the count covers the whole billing " +
-	"period, not only these 24 hours. Counts are approximate."
+const refusalsCounted = "Refusals by reason, of people who were refused for that reason in the last 24 hours. The numbers count these " +
+	"people's refusals in the whole billing period, not only in the 24 hours. They are approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {
@@ -97,11 +97,11 @@ func scopeMeaning(s models.Scope) string {
 	case models.ScopeCheck:
 		return "check whether a person may use more"
 	case models.ScopeConsume:
-		return "record usage; create, settle and release holds"
+		return "record and void usage; create, settle and release holds"
 	case models.ScopeRead:
 		return "read usage of people and organizations"
 	case models.ScopeManage:
-		return "add grants, void reported events, change limits and roles"
+		return "add grants, change limits and roles; together with consume: void events that are already in a report to Stripe"
 	}
 	return ""
 }

@@ -24,6 +24,8 @@ type OpsStripe struct {
 	Live    bool
 	// Paused and Stopped say why nothing is sent; empty while reports are sent.
 	Paused, Stopped string
+	// Restored means that sending is paused after a restore, which only `tollgate stripe reconcile` ends.
+	Restored bool
 	// Counts has an entry for each state that has reports.
 	Counts []ReportCount
 	// Waiting is the units that are in no report yet. OldestUnsent is the time of the oldest usage
@@ -73,15 +75,15 @@ func stateMeaning(s models.ReportState) string {
 	case models.ReportVerified:
 		return "counted in Stripe’s total"
 	case models.ReportMissing:
-		return "never arrived; its units are in another report"
+		return "never arrived, or was sent again by an operator; its units are in another report"
 	case models.ReportConflict:
 		return "Stripe’s total differs from the report, or Stripe had this report’s identifier before Tollgate sent it"
 	case models.ReportRejected:
-		return "received by Stripe, but not counted a day later, or no longer counted"
+		return "received by Stripe, but still not counted after a day; or counted before, and no longer counted"
 	case models.ReportExpired:
-		return "too old for Stripe to accept"
+		return "too old for Stripe to accept; bill its units by hand, then give it up"
 	case models.ReportDead:
-		return "refused three times, or impossible to send again"
+		return "refused three times; or it never arrived, and no minute is free for its replacement"
 	case models.ReportGivenUp:
 		return "given up by an operator, or because a credit note takes its units back"
 	}
@@ -141,7 +143,7 @@ func sentUnits(t models.StripeTotal) int64 {
 // retryLabel returns the label of the button that retries a report.
 func retryLabel(r models.StripeReport, now time.Time) string {
 	if r.ReadFirst(now) {
-		return "Read again"
+		return "Check Stripe again"
 	}
 	return "Send again"
 }

@@ -108,6 +108,14 @@ func defaultLimitText(c *models.Catalogue, s models.OrganizationSummary) string 
 	return MemberConsequence(c, *s.MemberLimit)
 }
 
+// keepLabel is the label of the link that does not save a new spend limit.
+func keepLabel(current *int64) string {
+	if current == nil {
+		return "Set no limit"
+	}
+	return "Keep the current limit"
+}
+
 // orgConfirmTitle says that a spend limit is not saved yet.
 func orgConfirmTitle(c *models.Catalogue, cents int64) string {
 	return fmt.Sprintf("Not saved yet. A limit of %s would pause extra %s for everyone immediately", c.FormatMoney(cents), c.UnitPlural)

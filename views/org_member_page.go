@@ -82,7 +82,7 @@ func (d OrgMember) limitText() string {
 }
 
 // OnlyAdmin says why the last admin can neither become a member nor be removed.
-const OnlyAdmin = "This is the only admin of the organization. Make another member an admin first."
+const OnlyAdmin = "This is the only admin of the organization. To change the role or remove the admin, first make another member an admin."
 
 func (d OrgMember) roleText() string {
 	switch {

@@ -266,7 +266,7 @@ func pastAnswers(d Past, u models.PastUsage) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 15, " used</p><p class=\"mt-2\">No usage in this billing period. The plan and limit of a period are recorded with its first usage, hold or grant, so they are not known for this period.</p>")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 15, " used</p><p class=\"mt-2\">No usage in this billing period. The plan and limit of a period are recorded when the first units are used, put on hold or added. That did not happen in this period, so they are not known.</p>")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

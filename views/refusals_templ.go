@@ -223,7 +223,7 @@ func refusedCard(c *models.Catalogue, d Widget[RefusedMembers], when string, dur
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 16, " members were refused. The list has the most frequent ones.</p>")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 16, " members were refused. The list has those who were refused most often.</p>")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
@@ -231,7 +231,7 @@ func refusedCard(c *models.Catalogue, d Widget[RefusedMembers], when string, dur
 			}
 			return nil
 		})
-		templ_7745c5c3_Err = ui.Card("refused", "Refused members", "Members whose requests were refused in "+when+". The counts are approximate.").Render(templ.WithChildren(ctx, templ_7745c5c3_Var2), templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Card("refused", "Members who reached a limit", "Members who asked for more "+c.UnitPlural+" and were refused in "+when+". The counts are approximate.").Render(templ.WithChildren(ctx, templ_7745c5c3_Var2), templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

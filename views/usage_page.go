@@ -83,6 +83,9 @@ func headline(c *models.Catalogue, s models.Standing) string {
 	if s.Overage > 0 && s.Remaining() == 0 {
 		return fmt.Sprintf("%s beyond the plan", c.Units(s.Overage))
 	}
+	if left, limited := s.LeftUnderMemberLimit(); limited {
+		return fmt.Sprintf("%s left under the member limit of %s", c.Units(left), models.FormatCount(*s.MemberLimit))
+	}
 	return c.Units(s.Remaining()) + " left"
 }
 
@@ -97,8 +100,10 @@ func verdictTitle(c *models.Catalogue, s models.Standing) string {
 		return "Paused: your spend limit is reached"
 	case v.Reason == models.PaymentPastDue:
 		return "Paused: the last payment failed"
-	case v.Reason == models.IncludedExhausted:
+	case v.Reason == models.IncludedExhausted && s.Used-s.Overage >= s.Included:
 		return "Paused until the reset"
+	case v.Reason == models.IncludedExhausted:
+		return "Paused: all remaining " + c.UnitPlural + " are on hold"
 	case s.Level() == models.Exceeded:
 		return "Still available. Each extra " + c.UnitSingular + " is billed."
 	}
@@ -148,8 +153,22 @@ func baseLine(s Subscription) string {
 	return s.Plan.Name + ", per month"
 }
 
-// atTheLimit says what happens when the included units are used up.
+// atTheLimit says which limit ends the usage, or what further units cost.
 func atTheLimit(c *models.Catalogue, s models.Standing, trial bool) string {
+	text := afterIncluded(c, s, trial)
+	if s.MemberLimit == nil || *s.MemberLimit > s.Included && s.OverageRateCents <= 0 {
+		return text
+	}
+	limit := fmt.Sprintf("Your member limit is %s per billing period. When it is reached, new ones are paused until the reset.",
+		c.Units(*s.MemberLimit))
+	if *s.MemberLimit <= s.Included {
+		return limit
+	}
+	return text + " " + limit
+}
+
+// afterIncluded says what happens when the included units are used up.
+func afterIncluded(c *models.Catalogue, s models.Standing, trial bool) string {
 	switch {
 	case trial && s.OverageRateCents <= 0:
 		return fmt.Sprintf("When all %s are used, new ones are paused until the reset. Extra ones are not available during a trial.",
@@ -211,6 +230,8 @@ func forecastText(c *models.Catalogue, s models.Standing, units int64) string {
 	text := fmt.Sprintf("At this pace, about %s by the reset", c.Units(units))
 	over := s.ForecastOverage(units)
 	switch {
+	case s.MemberLimit != nil && units > *s.MemberLimit:
+		return fmt.Sprintf("%s, more than your member limit of %s.", text, models.FormatCount(*s.MemberLimit))
 	case over.Units <= 0:
 		return text + ", within the plan."
 	case s.OverageRateCents <= 0, s.PastDue:

@@ -94,6 +94,15 @@ func TestUsagePageTexts(t *testing.T) {
 		d.Standing.Value.PastDue, d.Subscription.Status = true, models.StatusPastDue
 		return d
 	}
+	memberLimited := func(used, limit int64) views.Usage {
+		d := viewstest.Member(t, "pro", used, 75)
+		d.Standing.Value.MemberLimit = &limit
+		return d
+	}
+	byHand := viewstest.Member(t, "pro", 62, 75)
+	byHand.StripeConnected, byHand.Subscription.ByHand = false, true
+	noStripe := viewstest.Member(t, "free", 5, 5)
+	noStripe.StripeConnected = false
 	twoRates, noRate := viewstest.Member(t, "pro", 78, 75), viewstest.Member(t, "pro", 78, 75)
 	twoRates.Standing.Value.OverageCents, noRate.Standing.Value.OverageRateCents = 95, 0
 	for _, test := range []struct {
@@ -111,8 +120,17 @@ func TestUsagePageTexts(t *testing.T) {
 			[]string{"Paused until the reset", "0 suggestions left", "Upgrade"}, []string{"$", "cost", "Spend limit", "invoice"},
 		},
 		{
-			"held units are not used", held,
-			[]string{"On hold 2", "All remaining suggestions are on hold for work in progress"}, []string{"$"},
+			"held units are not used", held, []string{
+				"On hold 2", "Paused: all remaining suggestions are on hold", "All remaining suggestions are on hold for work in progress",
+			}, []string{"$", "Paused until the reset"},
+		},
+		{
+			"without Stripe, nothing can be bought", noStripe,
+			[]string{"Compare plans", "nothing can be bought or billed"}, []string{"Upgrade"},
+		},
+		{
+			"a plan that is billed by hand", byHand,
+			[]string{"Plans cannot be bought here.", "billed by hand"}, []string{"nothing can be bought or billed"},
 		},
 		{
 			"overage is separate", viewstest.Member(t, "pro", 96, 75),
@@ -153,6 +171,22 @@ func TestUsagePageTexts(t *testing.T) {
 				"a limit of $2.50 stops extra suggestions now", "With a limit of $2.50, extra suggestions stop immediately,",
 				"Stop extra suggestions now",
 			}, []string{"stops suggestions now"},
+		},
+		{
+			"a member limit below the included units", memberLimited(43, 60), []string{
+				"17 suggestions left under the member limit of 60", "Your member limit is 60 suggestions per billing period. When it is reached, " +
+					"new ones are paused until the reset.",
+			}, []string{"Paused: ", "32 suggestions left", "After 75"},
+		},
+		{
+			"a member limit that is reached", memberLimited(60, 60), []string{
+				"0 suggestions left under the member limit of 60", "Paused: your member limit is reached", "suggestions by the reset, more than your member limit of 60.",
+			}, []string{"15 suggestions left", "within the plan"},
+		},
+		{
+			"a member limit beyond the included units", memberLimited(43, 90), []string{
+				"32 suggestions left", "After 75 included suggestions, each extra one costs $0.30. No spend limit is set. Your member limit is 90 suggestions",
+			}, []string{"under the member limit"},
 		},
 		{
 			"more than in the previous period", compare(62, new(int64(49))),
@@ -245,7 +279,7 @@ func TestFailedWidgetLeavesTheRestOfThePage(t *testing.T) {
 	d := viewstest.Member(t, "pro", 43, 75)
 	d.Days.Failed = "request-7"
 	said := text(viewstest.Render(t, views.UsagePage(d)))
-	for _, want := range []string{"This part could not be loaded. Request ID request-7", "32 suggestions left", "Busiest month: "} {
+	for _, want := range []string{"send this request ID to your operator: request-7", "32 suggestions left", "Busiest month: "} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the page does not say %q", want)
 		}

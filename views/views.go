@@ -109,9 +109,11 @@ type Subscription struct {
 	// Status is one of Stripe's; empty on the free plan. If it is canceled, the plan has been free
 	// since EndsAt.
 	Status models.SubscriptionStatus
-	// Organization is the name of the organization that has the subscription; empty if it is the
-	// person's own.
+	// Organization is the name of the organization whose active subscription gives the plan; empty if
+	// the plan is the person's own.
 	Organization string
+	// Shared means that it is an organization's, on its members' pages and on its own.
+	Shared bool
 	// EndsAt is set if the subscription was canceled. It is the time at which the free plan begins or
 	// began.
 	EndsAt *time.Time
@@ -130,6 +132,14 @@ func (s *Subscription) basePriceCents() int64 {
 		return 0
 	}
 	return s.Plan.BasePriceCents
+}
+
+// dependents returns who moves to the free plan when the subscription ends.
+func (s *Subscription) dependents() string {
+	if s.Shared {
+		return "members without a plan of their own"
+	}
+	return "you"
 }
 
 // trialTitle returns "Trial until Dec 14, 2026 (in 16 days)".

@@ -29,16 +29,16 @@ type Decision struct {
 	Held             int64         `json:"held" doc:"Units on hold."`
 	Included         int64         `json:"included" doc:"Units that the plan covers, and granted units."`
 	Remaining        int64         `json:"remaining" doc:"Included units that are neither used nor on hold."`
-	PercentUsed      int64         `json:"percent_used" doc:"Used units in percent of the included ones, rounded down; can exceed 100."`
+	PercentUsed      int64         `json:"percent_used" doc:"Used units in percent of the included ones, rounded down; can exceed 100. While included units are left, overage does not count. If none are included: 0 before the first unit, 100 after it."`
 	Overage          int64         `json:"overage" doc:"Billed units beyond the included units."`
 	OverageRateCents int64         `json:"overage_rate_cents" doc:"Cents per overage unit; 0 means that overage is refused."`
 	OverageCents     int64         `json:"overage_cents" doc:"The estimated price of the overage so far, in cents before tax."`
-	SpendLimitCents  *int64        `json:"spend_limit_cents" doc:"The limit on overage per period, in cents; null means no limit."`
-	MemberLimit      *int64        `json:"member_limit" doc:"The admin's limit on units per period; null means no limit."`
+	SpendLimitCents  *int64        `json:"spend_limit_cents" doc:"The person's own limit on overage per period, in cents; null means that they have none. The organization's spend limit is not included here, and can also refuse a call."`
+	MemberLimit      *int64        `json:"member_limit" doc:"The limit that an admin set on this person's units per period; null means no limit."`
 	Period           period        `json:"period"`
 	UsageURL         string        `json:"usage_url" format:"uri" doc:"The person's usage page."`
 	Notice           *string       `json:"notice" doc:"What to say to the person; null if the call is allowed and the level is safe."`
-	Slack            *slackMessage `json:"slack" doc:"A Slack message, ready to send; null if the person gets none. See notify."`
+	Slack            *slackMessage `json:"slack" doc:"A Slack message, ready to send; null if the person gets none. See notify. Always null after a void, a grant or a release."`
 }
 
 type period struct {

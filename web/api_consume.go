@@ -10,7 +10,7 @@ import (
 // consumeRequest asks for units and records them.
 type consumeRequest struct {
 	CheckRequest
-	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Identifies this work. A retry gets the first answer."`
+	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Identifies this work. Once the units are recorded, a retry gets the first answer."`
 }
 
 // TransformSchema adds an example that is too long for the struct tag.

@@ -15,7 +15,7 @@ import (
 type holdRequest struct {
 	PersonName
 	Quantity       int64  `json:"quantity" minimum:"1" maximum:"10000" doc:"Units to set aside."`
-	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Identifies this hold. An event may have the same key."`
+	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Identifies this hold. The keys of holds and of events are separate, so an event can have the same key."`
 	TTLSeconds     int64  `json:"ttl_seconds,omitempty" minimum:"1" maximum:"86400" doc:"The hold expires after this time. Default: 120."`
 
 	Notify models.Notify `json:"notify,omitempty" enum:"once,always,never"`

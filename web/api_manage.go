@@ -144,7 +144,7 @@ func (s *Server) changeUser(c echo.Context) error {
 	case errors.Is(err, models.ErrAdminWithoutOrganization):
 		return invalid(FieldError{Path: "role", Message: "an admin needs an organization"})
 	case errors.Is(err, models.ErrNoWorkspace):
-		return invalid(FieldError{Path: "organization_id", Message: "must be an organization with a workspace"})
+		return invalid(FieldError{Path: "organization_id", Message: "must be an organization with a Slack team"})
 	case errors.Is(err, models.ErrLastAdmin):
 		path := "organization_id"
 		if role := r.change.Role; role != nil && *role == models.Member && !r.change.Leaves {

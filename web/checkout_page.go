@@ -118,7 +118,7 @@ func (s *Server) stripeAway(c echo.Context, err error) error {
 		"request_id", requestID(c), "error", err.Error())
 	if errors.Is(err, billing.ErrOtherAccount) {
 		return s.showPurchase(c, http.StatusServiceUnavailable, views.Purchase{Title: "Billing is set up incorrectly", Lines: []string{
-			"The plans of this service belong to a different Stripe account than its key. Nothing was bought or changed.",
+			"The plans and the Stripe key of this service belong to two different Stripe accounts. Nothing was bought or changed.",
 			"The operator of this service can fix this.",
 		}})
 	}

@@ -21,6 +21,7 @@ const (
 	sendingPaused    flash = "sending-paused"
 	sendingResumed   flash = "sending-resumed"
 	sendingUnchanged flash = "sending-unchanged"
+	stopEnded        flash = "stop-ended"
 	customerRetried  flash = "customer-retried"
 	customerFree     flash = "customer-not-blocked"
 	reportRetried    flash = "report-retried"

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -69,6 +70,43 @@ func TestTrialIsShown(t *testing.T) {
 		for _, p := range pages {
 			says(t, p.path+" after the trial", f.signedIn(p.email).get(p.path).main(), []string{p.costs}, []string{"Trial", "trial"})
 		}
+	})
+}
+
+// TestWhoMovesToTheFreePlan checks what the pages say about the end of a subscription. An
+// organization's members can have plans of their own, its admins too.
+func TestWhoMovesToTheFreePlan(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		end := f.clock().Truncate(24*time.Hour).AddDate(0, 0, 3)
+		ada := f.person("ada@example.com", "", models.Member, false)
+		acme := f.organization("Acme", "T1")
+		f.person("bob@example.com", "T1", models.Admin, false)
+		f.stripeSubscription(models.Subscription{UserID: &ada.ID, PlanID: "pro", Status: models.StatusPastDue})
+		f.stripeSubscription(models.Subscription{
+			OrganizationID: &acme, PlanID: "business", Status: models.StatusPastDue, Seats: new(int64(1)),
+		})
+		const members = "members without a plan of their own"
+		check := func(pattern string) {
+			t.Helper()
+			for _, p := range []struct{ email, path, who string }{
+				{"ada@example.com", "/usage", "you"}, {"bob@example.com", "/usage", members}, {"bob@example.com", "/org", members},
+			} {
+				says(t, p.email+" "+p.path, f.signedIn(p.email).get(p.path).main(), []string{fmt.Sprintf(pattern, p.who)}, nil)
+			}
+		}
+		change := func(set string, values ...any) {
+			t.Helper()
+			_, err := f.db.NewRaw("UPDATE subscriptions SET "+set, values...).Exec(context.Background())
+			must(t, err)
+		}
+		check("If no payment succeeds, %s move to the free plan.")
+		change("status = 'active', cancel_at = ?", end)
+		check("Then %s move to the free plan.")
+		change("status = 'canceled'")
+		check(", %s have been on the free plan.")
+		bob := f.signedIn("bob@example.com")
+		says(t, "/usage", bob.get("/usage").main(), []string{"Free plan · Acme", "Compare plans"}, []string{"from Acme"})
+		says(t, "/plans", bob.get("/plans").main(), []string{"This is your plan."}, []string{"from Acme"})
 	})
 }
 

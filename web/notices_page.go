@@ -70,7 +70,7 @@ func (s *Server) linkHint(privileged bool) string {
 	if privileged {
 		return unlinked + "For an admin or operator, only a sign-in with Slack can link it, and this server offers none."
 	}
-	return unlinked + "The Slack app links it when you use it."
+	return unlinked + "To link it, use the Slack app once."
 }
 
 // saveNotices saves a person's channels and levels. A channel that the server does not have keeps its

@@ -327,7 +327,7 @@ func TestOperatorAssignsPlans(t *testing.T) {
 			says(t, "assigned", p.main(), []string{"Plan assigned", "Pro End… bob@example.com Assigned by hand Nov 23, 2026"}, nil)
 			says(t, "a reload", otto.get(path).main(), nil, []string{"Plan assigned"})
 			plan("bob@example.com", "pro")
-			want := []string{"otto@example.com subscription.give plan pro; ended: none"}
+			want := []string{"otto@example.com subscription.give plan pro assigned by hand; plans that this ended: none"}
 			if got := f.audited("subscription"); !slices.Equal(got, want) {
 				t.Errorf("the audit log has %q, want %q", got, want)
 			}
@@ -415,7 +415,7 @@ func TestOperatorAssignsPlans(t *testing.T) {
 				"Business End… Acme Assigned by hand", "It has no effect while the plan of Acme applies.",
 			}, nil)
 			says(t, "Acme's changes", textOf(f.signedIn("ada@example.com").get("/org").section("changes")),
-				[]string{"otto@example.com Acme plan business; ended: none"}, nil)
+				[]string{"otto@example.com Acme plan business assigned by hand; plans that this ended: none"}, nil)
 			if p := otto.sendForm(before, about+"/plan", choose("team")); p.status != http.StatusConflict {
 				t.Errorf("out of date: %s", p.kind())
 			}

@@ -34,7 +34,7 @@ func (s *Server) opsStripe(ctx context.Context) (views.OpsStripe, error) {
 		CheckedAt: status.Overage.CheckedAt, Currency: s.catalogue.Currency,
 	}
 	if status.State.Paused != nil {
-		page.Paused = *status.State.Paused
+		page.Paused, page.Restored = *status.State.Paused, status.State.PausedKind == models.PausedRestored
 	}
 	if status.State.Stopped != nil {
 		page.Stopped = *status.State.Stopped
@@ -60,7 +60,14 @@ func (s *Server) pauseStripe(c echo.Context, viewer *models.Viewer) error {
 }
 
 func (s *Server) resumeStripe(c echo.Context, viewer *models.Viewer) error {
-	err := billing.Resume(c.Request().Context(), s.db, models.Now(s.now), viewer.User.Email)
+	ctx := c.Request().Context()
+	if err := billing.Resume(ctx, s.db, models.Now(s.now), viewer.User.Email); err != nil {
+		return s.opsDone(c, sendingResumed, sendingUnchanged, err)
+	}
+	paused, err := s.db.NewSelect().Model((*models.StripeState)(nil)).Where("paused IS NOT NULL").Exists(ctx)
+	if paused {
+		return s.opsDone(c, stopEnded, sendingUnchanged, err)
+	}
 	return s.opsDone(c, sendingResumed, sendingUnchanged, err)
 }
 

@@ -142,12 +142,30 @@ func TestOperatorControlsReports(t *testing.T) {
 	})
 }
 
+// After a restore, the page offers neither to resume nor to pause sending.
+func TestNoButtonResumesAfterARestore(t *testing.T) {
+	onBothStripeOps(t, func(t *testing.T, o *stripeOps) {
+		if _, _, err := o.reporter.Restored(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		o.says("Sending is paused", "at least 25 hours after its first run. The second run resumes sending. Usage is still counted.")
+		page := o.otto.get("/ops").body
+		for _, path := range []string{views.PathStripePause, views.PathStripeResume} {
+			if strings.Contains(page, path) {
+				t.Errorf("the page has a form for %s", path)
+			}
+		}
+		o.otto.post(views.PathStripeResume, nil)
+		says(t, "/ops", o.otto.get("/ops").main(), []string{"Nothing was changed", "Sending is paused"}, nil)
+	})
+}
+
 func (o *stripeOps) pause(t *testing.T, at time.Time) {
 	if p := o.otto.post(views.PathStripePause, nil); p.kind() != "See Other /ops" {
 		t.Fatalf("paused: %s", p.kind())
 	}
 	o.otto.post(views.PathStripePause, nil) // a double click
-	if text := o.otto.get("/ops").main(); !strings.Contains(text, "Nothing was changed Sending was already in that state.") ||
+	if text := o.otto.get("/ops").main(); !strings.Contains(text, "Nothing was changed The current state of sending is below.") ||
 		len(o.audited("stripe.pause")) != 1 {
 		t.Errorf("paused twice: %q %s", o.audited("stripe.pause"), text)
 	}

@@ -37,7 +37,7 @@ func readLimit(c echo.Context, parse func(string) (int64, error)) (change models
 	switch {
 	case form.Choice == views.ChoiceNone:
 		if form.Entered != "" && (err != nil || change.Seen == nil || limit != *change.Seen) {
-			return change, form, "You entered a limit, but did not choose to set one. Choose to set it, or clear the field."
+			return change, form, "You entered a limit, but selected the first option. Select the second option, or clear the field."
 		}
 	case form.Choice != views.ChoiceLimit:
 		return change, form, "Choose whether there is a limit."

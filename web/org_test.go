@@ -389,7 +389,7 @@ func TestAFailingPartLeavesTheRest(t *testing.T) {
 			if p.status != 200 || strings.Contains(p.body, "broken") || strings.Contains(p.body, "column") && strings.Contains(p.body, "SQL") {
 				t.Errorf("%s: %s %s", c.path, p.kind(), p.main())
 			}
-			failed := "This part could not be loaded. Request ID " + p.header.Get("X-Request-Id")
+			failed := "send this request ID to your operator: " + p.header.Get("X-Request-Id")
 			for id := range c.fails {
 				if text := textOf(p.section(id)); !strings.Contains(text, failed) {
 					t.Errorf("%s, %s: %s", c.path, id, text)

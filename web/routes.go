@@ -67,7 +67,7 @@ func (s *Server) api() []route {
 		{
 			method: http.MethodPost, path: "/v1/holds/{id}/settle", id: "settle", scope: models.ScopeConsume, handle: s.settle,
 			summary: "Turn a hold into usage",
-			description: "Records at most the units on hold and releases the rest. " +
+			description: "Records `quantity` units, at most as many as are on hold, and releases the rest. " +
 				"A repeated call with the same quantity gets the first answer.",
 			request: reflect.TypeFor[settleRequest](), response: reflect.TypeFor[settleAnswer](),
 			codes: []models.Code{models.CodeUnknownHold, models.CodeHoldSettled, models.CodeHoldReleased, models.CodeHoldExpired},
@@ -82,8 +82,8 @@ func (s *Server) api() []route {
 			method: http.MethodPost, path: "/v1/events", id: "events", scope: models.ScopeConsume, handle: s.events,
 			summary: "Record what already happened",
 			description: "Limits do not apply. Each event counts in the billing period in which it occurred. " +
-				"Events are processed in order, so an event can use Slack IDs that an earlier event linked. An event is invalid if " +
-				"it is so old that events of its time are deleted." + naming,
+				"Events are processed in order, so an event can use Slack IDs that an earlier event linked. Tollgate deletes old " +
+				"events: if an event occurred so long ago that other events of that time may already be deleted, it is invalid." + naming,
 			request: reflect.TypeFor[eventsRequest](), response: reflect.TypeFor[eventsAnswer](),
 		},
 		{

@@ -114,7 +114,7 @@ func (s *Server) answerCommand(ctx context.Context, signature string, identity m
 
 // unknownPerson is the answer to a person without an account.
 func (m *slackMessages) unknownPerson() slackMessage {
-	const unknown, retry = "Tollgate does not know your Slack account yet. Use the app once", ". Then try again."
+	unknown, retry := "Tollgate does not know your Slack account yet. Use one "+slackEscape.Replace(m.catalogue.UnitSingular)+" in the app", ". Then try again."
 	if !m.signIn { // no call links an admin or operator
 		return slackReply(mrkdwn(unknown + retry + " If that does not help, ask the operator of this service."))
 	}

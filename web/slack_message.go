@@ -123,14 +123,13 @@ func (m *slackMessages) message(s *models.Standing, v models.Verdict, notice str
 			section(mrkdwn(slackMark(s, v) + " *" + slackEscape.Replace(m.catalogue.NoticeTitle(*s, v)) + "*\n" + slackEscape.Replace(until) +
 				slackDate(s.Period.End) + ".")),
 			m.stepBlock(step),
-			m.footer(s),
+			m.footer(s, s.PercentUsed()),
 		},
 	}
 }
 
-// footer shows the plan, the meter, and a link to the usage page.
-func (m *slackMessages) footer(s *models.Standing) slackBlock {
-	percent := s.PercentUsed()
+// footer shows the plan, the meter with this percentage, and a link to the usage page.
+func (m *slackMessages) footer(s *models.Standing, percent int64) slackBlock {
 	return contextBlock(plainText(m.catalogue.PlanOf(s.Plan).Name+" plan"),
 		mrkdwn(fmt.Sprintf("%s  %d%% used", slackBar(percent), percent)), mrkdwn(m.link("/usage", "Usage page")))
 }

@@ -25,8 +25,11 @@ func (m *slackMessages) usage(s *models.Standing, v models.Verdict, in *models.S
 	if !v.Allowed || s.Level() != models.Safe {
 		mark = slackMark(s, v)
 	}
-	used := fmt.Sprintf("%s of %s used (%d%%), %s left.", models.FormatCount(s.Used-s.Overage), c.Units(s.Included), percent,
-		models.FormatCount(s.Remaining()))
+	left := models.FormatCount(s.Remaining()) + " left"
+	if under, limited := s.LeftUnderMemberLimit(); limited {
+		left = fmt.Sprintf("%s left under your member limit of %s", models.FormatCount(under), models.FormatCount(*s.MemberLimit))
+	}
+	used := fmt.Sprintf("%s of %s used (%d%%), %s.", models.FormatCount(s.Used-s.Overage), c.Units(s.Included), percent, left)
 	if s.Held > 0 {
 		used += fmt.Sprintf(" %s on hold for work in progress.", models.FormatCount(s.Held))
 	}
@@ -45,7 +48,7 @@ func (m *slackMessages) usage(s *models.Standing, v models.Verdict, in *models.S
 			section(mrkdwn(mark + " *" + level + "*\n" + slackBar(percent) + "  " + used + "\nResets " + slackDate(s.Period.End) + ".")),
 			section(plainText(cost)),
 			m.stepBlock(step),
-			m.footer(s),
+			m.footer(s, percent),
 		},
 	}
 }
@@ -82,7 +85,7 @@ func (m *slackMessages) organization(o *models.OrganizationSummary) slackMessage
 		cost += " Spend limit: " + c.FormatMoney(*o.SpendLimitCents) + "."
 		step.Text = "Change the organization's spend limit"
 		if o.HasPlan && o.OverageRateCents > 0 && o.Exceeds(*o.SpendLimitCents) {
-			cost += " It is reached, so extra " + c.UnitPlural + " are paused."
+			cost += " One more extra " + c.UnitSingular + " would exceed it, so extra " + c.UnitPlural + " are paused."
 			step.Text = "Raise the organization's spend limit"
 		}
 	case !o.HasPlan:

@@ -137,7 +137,9 @@ func (s *Server) subscription(c echo.Context, viewer *models.Viewer, standing vi
 		return models.SubscriptionOf(ctx, s.db, viewer.User.Email)
 	}).Value
 	if held != nil {
-		shown.Organization = held.Organization
+		if held.Active() {
+			shown.Organization = held.Organization // it no longer gives the plan after its subscription has ended
+		}
 		s.addState(&shown, &held.Subscription, viewer)
 	}
 	return shown
@@ -146,7 +148,7 @@ func (s *Server) subscription(c echo.Context, viewer *models.Viewer, standing vi
 // addState adds the state of a subscription, when it ends, and whether the viewer may manage it in
 // Stripe.
 func (s *Server) addState(shown *views.Subscription, held *models.Subscription, viewer *models.Viewer) {
-	shown.Status, shown.EndsAt = held.Status, utc(held.CancelAt)
+	shown.Status, shown.EndsAt, shown.Shared = held.Status, utc(held.CancelAt), held.OrganizationID != nil
 	if shown.Trial = held.InTrial(s.now()); shown.Trial {
 		shown.TrialEnd = utc(held.TrialEnd)
 	}

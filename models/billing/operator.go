@@ -110,32 +110,26 @@ func unblock(db bun.IDB, now time.Time) *bun.UpdateQuery {
 // Pause stops sending in all processes until Resume is called. Usage is still counted and sealed.
 // Both add an entry to the audit log.
 func Pause(ctx context.Context, db *models.DB, now time.Time, actor string) error {
-	text := "paused by " + actor
-	return switchSending(ctx, db, now, actor, "stripe.pause", &text)
+	return switchSending(ctx, db, now, actor, "stripe.pause", db.NewUpdate().Model((*models.StripeState)(nil)).
+		Set("paused = ?, paused_kind = ?, paused_at = ?", "paused by "+actor, models.PausedByOperator, now).Where("id = 1 AND paused IS NULL"))
 }
 
 // Resume continues sending after a pause or an automatic stop. If the cause of the stop persists,
-// the next call to Stripe stops it again.
+// the next call to Stripe stops it again. A pause after a restore stays, because sending could bill
+// units twice until Restored ends it.
 func Resume(ctx context.Context, db *models.DB, now time.Time, actor string) error {
-	return switchSending(ctx, db, now, actor, "stripe.resume", nil)
+	const lasting = "COALESCE(paused_kind, '') = ?"
+	q := db.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = NULL, stopped_at = NULL")
+	for _, column := range []string{"paused", "paused_kind", "paused_at"} {
+		q = q.Set("? = CASE WHEN "+lasting+" THEN ? END", bun.Ident(column), models.PausedRestored, bun.Ident(column))
+	}
+	return switchSending(ctx, db, now, actor, "stripe.resume",
+		q.Where("id = 1 AND (stopped IS NOT NULL OR paused IS NOT NULL AND NOT "+lasting+")", models.PausedRestored))
 }
 
-func switchSending(ctx context.Context, db *models.DB, now time.Time, actor, action string, paused *string) error {
+func switchSending(ctx context.Context, db *models.DB, now time.Time, actor, action string, change *bun.UpdateQuery) error {
 	return db.InTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		s := models.StripeState{ID: 1, Paused: paused}
-		columns := []string{"paused", "paused_kind", "paused_at"}
-		if paused != nil {
-			s.PausedKind, s.PausedAt = models.PausedByOperator, &now
-		} else {
-			columns = append(columns, "stopped", "stopped_at")
-		}
-		q := tx.NewUpdate().Model(&s).Column(columns...).WherePK()
-		if paused != nil {
-			q = q.Where("paused IS NULL")
-		} else {
-			q = q.Where("paused IS NOT NULL OR stopped IS NOT NULL")
-		}
-		done, err := q.Exec(ctx)
+		done, err := change.Conn(tx).Exec(ctx)
 		if err := changed(done, err); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package billing
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -78,6 +79,39 @@ func TestRestoredWhileTotalsLag(t *testing.T) {
 			d.deliver()
 			d.now = d.now.Add(25 * time.Hour)
 		}
+		if got := d.stripe.Total("cus_1", d.now.Add(-72*time.Hour), d.now); got != 3 {
+			t.Errorf("%d units are billed, want 3", got)
+		}
+	})
+}
+
+// An operator cannot resume sending while Stripe's totals may lack what the lost database sent last:
+// its units would be sent again. What else stopped sending can be resumed.
+func TestAnOperatorCannotResumeAfterARestore(t *testing.T) {
+	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
+		d.use("cus_1", 3, d.now.Add(-2*time.Hour))
+		d.stripe.SetLag(stripetest.Uniform(time.Hour))
+		d.must(d.client.sendMeterEvent(d.ctx, &models.StripeReport{
+			Identifier: "test:x:lost", StripeCustomerID: "cus_1", MeterEventName: d.meter(), Minute: d.now.Add(-2 * time.Hour).
+					Truncate(time.Minute), Value: 3, Counts: models.CountsOverage, Attempts: 1,
+		}))
+		d.must(Pause(d.ctx, d.db, d.now, "op"))
+		d.now = d.now.Add(time.Minute)
+		d.reconcileCleanly(true)
+		if err := Resume(d.ctx, d.db, d.now, "op"); !errors.Is(err, ErrUnchanged) {
+			t.Errorf("resumed after a restore: %v", err)
+		}
+		_, err := d.db.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = 'wrong key', stopped_at = ?", d.now).Where("id = 1").Exec(d.ctx)
+		d.must(err)
+		d.must(Resume(d.ctx, d.db, d.now, "op"))
+		if s := d.status().State; s.Stopped != nil || s.PausedKind != models.PausedRestored || s.PausedAt == nil {
+			t.Errorf("after resuming, the state is %+v", s)
+		}
+		d.seal()
+		d.deliver()
+		d.now = d.now.Add(25 * time.Hour)
+		d.reconcileCleanly(true)
+		d.deliver()
 		if got := d.stripe.Total("cus_1", d.now.Add(-72*time.Hour), d.now); got != 3 {
 			t.Errorf("%d units are billed, want 3", got)
 		}

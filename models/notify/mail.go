@@ -37,7 +37,7 @@ func (m *mailChannel) compose(j *job) (*mail.Msg, error) {
 	_, domain, _ := strings.Cut(m.smtp.From.Address, "@")
 	letter.SetMessageIDWithValue(j.row.ID.String() + "@" + domain)
 	letter.SetDate()
-	letter.Subject(j.message.title)
+	letter.Subject("Tollgate: " + j.message.title)
 	unsubscribe := j.message.base + UnsubscribePath + "?token=" + url.QueryEscape(j.unsubscribe)
 	letter.SetListUnsubscribe(unsubscribe)
 	letter.SetListUnsubscribePost()

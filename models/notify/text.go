@@ -93,10 +93,10 @@ func (w *Worker) message(n *models.DueNotice, about subject) message {
 	case models.NoticeOrganizationSpendLimit:
 		m.usage = w.BaseURL + "/org"
 		m.title = "Organization limit reached"
-		m.paragraphs = []string{fmt.Sprintf("Extra %s are paused for everyone in %s: %s of the spend limit of %s is used. "+
-			"Included %s reset on %s.",
-			c.UnitPlural, about.name, c.FormatMoney(f.OrganizationSpendCents), c.FormatMoney(orZero(f.OrganizationLimitCents)), c.UnitPlural,
-			models.FormatReset(f.PeriodEnd))}
+		m.paragraphs = []string{fmt.Sprintf("Extra %s are paused for everyone in %s: %s of the spend limit of %s is used, and one "+
+			"more extra %s would exceed it. Included %s reset on %s.",
+			c.UnitPlural, about.name, c.FormatMoney(f.OrganizationSpendCents), c.FormatMoney(orZero(f.OrganizationLimitCents)),
+			c.UnitSingular, c.UnitPlural, models.FormatReset(f.PeriodEnd))}
 		m.step = link("Raise the organization's spend limit", "/org#spend-limit")
 	case models.NoticeTrialEnding:
 		m.title = "Your trial ends soon"
@@ -105,9 +105,10 @@ func (w *Worker) message(n *models.DueNotice, about subject) message {
 			m.title, whose = "The trial of "+about.name+" ends soon", "The trial"
 			m.usage = w.BaseURL + "/org"
 		}
-		m.paragraphs = []string{fmt.Sprintf("%s of %s ends on %s. The subscription is billed from then on, unless you cancel it.",
+		m.paragraphs = []string{fmt.Sprintf("%s of %s ends on %s. The subscription is billed from then on, unless you cancel it. "+
+			"To cancel, open the page with the plans and select “Invoices and payment”.",
 			whose, plan.Name, models.FormatReset(f.TrialEnd))}
-		m.step = link("Compare plans", "/plans")
+		m.step = link("Open the page with the plans", "/plans")
 	case models.NoticePaymentPastDue:
 		m.title = "Payment failed"
 		m.paragraphs = []string{fmt.Sprintf("The last payment failed, so extra %s are paused until it succeeds. Included %s are not affected.",

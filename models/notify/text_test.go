@@ -69,7 +69,7 @@ func TestTexts(t *testing.T) {
 				"Raise your member limit: https://t.example/org/members/01a00000-0000-7000-8000-000000000001#limit"},
 		{models.NoticeOrganizationSpendLimit, 0, models.NoticeFacts{OrganizationSpendCents: 49990, OrganizationLimitCents: limit(50000)},
 			subject{name: "Acme"},
-			"Organization limit reached. Extra suggestions are paused for everyone in Acme: $499.90 of the spend limit of $500.00 is used. " +
+			"Organization limit reached. Extra suggestions are paused for everyone in Acme: $499.90 of the spend limit of $500.00 is used, and one more extra suggestion would exceed it. " +
 				"Included suggestions reset on Dec 1, 2026, 00:00 UTC. Raise the organization's spend limit: https://t.example/org#spend-limit"},
 		{models.NoticeTrialEnding, 0, models.NoticeFacts{Plan: "pro", TrialEnd: noon.Add(72 * time.Hour)}, alone,
 			"Your trial ends soon. Your trial of Pro ends on Nov 26, 2026, 12:00 UTC. The subscription is billed from then on, " +
@@ -158,7 +158,7 @@ func TestMail(t *testing.T) {
 			}
 		}
 		for name, wanted := range map[string]string{
-			"List-Unsubscribe-Post": "List-Unsubscribe=One-Click", "Subject": "Running low", "From": `"Tollgate" <tollgate@example.com>`,
+			"List-Unsubscribe-Post": "List-Unsubscribe=One-Click", "Subject": "Tollgate: Running low", "From": `"Tollgate" <tollgate@example.com>`,
 			"Auto-Submitted": "auto-generated",
 		} {
 			want(t, name, m.Header.Get(name), wanted)

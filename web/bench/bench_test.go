@@ -56,7 +56,7 @@ func TestShortRun(t *testing.T) {
 		"check, PostgreSQL, divided by the floor ",
 		"p99 of consume at 2000 calls/s, open loop, PostgreSQL ", "consume for one person, PostgreSQL, divided by consume for many people ",
 		"overage of one organization with a spend limit, PostgreSQL, divided by many organizations ",
-		"resident memory at its peak before the overage loops, PostgreSQL ", "start to first decision, existing database, PostgreSQL ",
+		"peak resident memory before the two overage measurements, PostgreSQL ", "start to first decision, existing database, PostgreSQL ",
 		"start to first decision, existing database, SQLite ",
 		"consume, the floor ", "consume, PostgreSQL ", "consume, SQLite ", "consume, one statement per call ",
 		"consume, Redis counter ", "consume, Redis counter, log synced each second ",

@@ -336,8 +336,7 @@ func (b *bench) fill(ctx context.Context, database string, f filling) (made int6
 // pagesTable compares the pages with all events with those with a tenth of them.
 func (b *bench) pagesTable() [][]string {
 	fewer, all := b.pages[0], b.pages[1]
-	count := func(n int64) string { return strconv.FormatFloat(float64(n)/1e6, 'f', 2, 64) + " M events" }
-	few := " at " + count(fewer.events)
+	few := " at " + millionEvents(fewer.events)
 	table := [][]string{{"page", "goal for p50", "p50", "p99", "p50" + few, "p99" + few, "met"}}
 	for i, line := range pageLines() {
 		met := "yes"
@@ -354,14 +353,19 @@ func (b *bench) pagesTable() [][]string {
 
 const pagesHeading = "## Pages"
 
+// millionEvents formats a number of events: "0.96 M events".
+func millionEvents(n int64) string {
+	return strconv.FormatFloat(float64(n)/1e6, 'f', 2, 64) + " M events"
+}
+
 // pagesSection returns the section of the report on the pages.
 func (b *bench) pagesSection(ctx context.Context) string {
 	all := b.pages[1]
 	return fmt.Sprintf("%s\n\n%s\n\n%s\n\n%s", pagesHeading,
 		wrapped("", "Measured with `go run ./web/bench -only pages` on %s at commit %s. The database is PostgreSQL with one organization of "+
 			"%d members, a record for each member in each of %d months, and %d events (%s). It was filled in %s, and `tollgate verify` "+
-			"found no difference in %s.%s", time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, pageMonths,
-			all.events, all.size, all.made.Round(time.Second), all.verified.Round(time.Second), b.busyText()),
+			"found no difference in %s. The columns \"at %s\" are from a database with about a tenth of the events.%s", time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, pageMonths,
+			all.events, all.size, all.made.Round(time.Second), all.verified.Round(time.Second), millionEvents(b.pages[0].events), b.busyText()),
 		wrapped("", "An admin who signed in with a one-time link requests each page %d times, one request after another on one "+
 			"connection. Each time is measured until the last byte of the response. Some rows cover several addresses: both sort directions; "+
 			"the first, middle and last page; three searches; or three warning levels. Such a row shows the slowest of its addresses.", b.Requests),
