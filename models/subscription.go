@@ -126,7 +126,8 @@ func (p *PlanByHand) assign(ctx context.Context, tx bun.Tx, now time.Time) (*Sub
 	if _, err := tx.NewInsert().Model(s).Exec(ctx); err != nil {
 		return nil, err
 	}
-	return s, p.audit(ctx, tx, now, "subscription.give", fmt.Sprintf("plan %s assigned by hand; plans that this ended: %s", p.Plan, listOr(ended, "none")))
+	return s, p.audit(ctx, tx, now, "subscription.give", fmt.Sprintf(
+		"plan %s assigned by hand; plans that this ended: %s", p.Plan, listOr(ended, "none")))
 }
 
 // assignedPlan returns the active plan that was assigned by hand; nil without one. all are a

@@ -180,12 +180,14 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"a member limit that is reached", memberLimited(60, 60), []string{
-				"0 suggestions left under the member limit of 60", "Paused: your member limit is reached", "suggestions by the reset, more than your member limit of 60.",
+				"0 suggestions left under the member limit of 60", "Paused: your member limit is reached",
+				"suggestions by the reset, more than your member limit of 60.",
 			}, []string{"15 suggestions left", "within the plan"},
 		},
 		{
 			"a member limit beyond the included units", memberLimited(43, 90), []string{
-				"32 suggestions left", "After 75 included suggestions, each extra one costs $0.30. No spend limit is set. Your member limit is 90 suggestions",
+				"32 suggestions left",
+				"After 75 included suggestions, each extra one costs $0.30. No spend limit is set. Your member limit is 90 suggestions",
 			}, []string{"under the member limit"},
 		},
 		{

@@ -29,16 +29,16 @@ type Decision struct {
 	Held             int64         `json:"held" doc:"Units on hold."`
 	Included         int64         `json:"included" doc:"Units that the plan covers, and granted units."`
 	Remaining        int64         `json:"remaining" doc:"Included units that are neither used nor on hold."`
-	PercentUsed      int64         `json:"percent_used" doc:"Used units in percent of the included ones, rounded down; can exceed 100. While included units are left, overage does not count. If none are included: 0 before the first unit, 100 after it."`
+	PercentUsed      int64         `json:"percent_used"`
 	Overage          int64         `json:"overage" doc:"Billed units beyond the included units."`
 	OverageRateCents int64         `json:"overage_rate_cents" doc:"Cents per overage unit; 0 means that overage is refused."`
 	OverageCents     int64         `json:"overage_cents" doc:"The estimated price of the overage so far, in cents before tax."`
-	SpendLimitCents  *int64        `json:"spend_limit_cents" doc:"The person's own limit on overage per period, in cents; null means that they have none. The organization's spend limit is not included here, and can also refuse a call."`
-	MemberLimit      *int64        `json:"member_limit" doc:"The limit that an admin set on this person's units per period; null means no limit."`
+	SpendLimitCents  *int64        `json:"spend_limit_cents"`
+	MemberLimit      *int64        `json:"member_limit" doc:"An admin's limit on this person's units per period; null means no limit."`
 	Period           period        `json:"period"`
 	UsageURL         string        `json:"usage_url" format:"uri" doc:"The person's usage page."`
 	Notice           *string       `json:"notice" doc:"What to say to the person; null if the call is allowed and the level is safe."`
-	Slack            *slackMessage `json:"slack" doc:"A Slack message, ready to send; null if the person gets none. See notify. Always null after a void, a grant or a release."`
+	Slack            *slackMessage `json:"slack"`
 }
 
 type period struct {
@@ -70,9 +70,15 @@ type holdBody struct {
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// TransformSchema lists the reasons, and marks the fields that may be null. huma cannot see this
-// from the type.
+// TransformSchema adds the descriptions that are too long for struct tags, lists the reasons, and
+// marks the fields that may be null. huma cannot see this from the type.
 func (Decision) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["percent_used"].Description = "Used units in percent of the included ones, rounded down; can exceed 100. " +
+		"While included units are left, overage does not count. If none are included: 0 before the first unit, 100 after it."
+	s.Properties["spend_limit_cents"].Description = "The person's own limit on overage per period, in cents; null means that they " +
+		"have none. The organization's spend limit is not included here, and can also refuse a call."
+	s.Properties["slack"].Description = "A Slack message, ready to send; null if the person gets none. See notify. " +
+		"Always null after a void, a grant or a release."
 	reasons := s.Properties["reason"]
 	for _, r := range models.Reasons {
 		reasons.Enum = append(reasons.Enum, string(r))

@@ -10,11 +10,12 @@ import (
 // consumeRequest asks for units and records them.
 type consumeRequest struct {
 	CheckRequest
-	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Identifies this work. Once the units are recorded, a retry gets the first answer."`
+	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255"`
 }
 
-// TransformSchema adds an example that is too long for the struct tag.
+// TransformSchema adds what is too long for struct tags.
 func (r consumeRequest) TransformSchema(registry huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["idempotency_key"].Description = "Identifies this work. Once the units are recorded, a retry gets the first answer."
 	s.Properties["idempotency_key"].Examples = []any{"C024BE91L-1763900000.000200"}
 	return r.CheckRequest.TransformSchema(registry, s)
 }

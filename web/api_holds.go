@@ -15,7 +15,7 @@ import (
 type holdRequest struct {
 	PersonName
 	Quantity       int64  `json:"quantity" minimum:"1" maximum:"10000" doc:"Units to set aside."`
-	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255" doc:"Identifies this hold. The keys of holds and of events are separate, so an event can have the same key."`
+	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255"`
 	TTLSeconds     int64  `json:"ttl_seconds,omitempty" minimum:"1" maximum:"86400" doc:"The hold expires after this time. Default: 120."`
 
 	Notify models.Notify `json:"notify,omitempty" enum:"once,always,never"`
@@ -23,6 +23,8 @@ type holdRequest struct {
 
 // TransformSchema adds the descriptions that are too long for struct tags.
 func (r holdRequest) TransformSchema(registry huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["idempotency_key"].Description = "Identifies this hold. The keys of holds and of events are separate, so an event " +
+		"can have the same key."
 	return describeNotify(r.PersonName.TransformSchema(registry, s))
 }
 

@@ -239,14 +239,14 @@ func TestHintsNameAPossibleSignIn(t *testing.T) {
 		signIn       SignIn
 		verify, link string
 	}{
-		{SignIn{Issuer: SlackIssuer}, unverified + ", so you get no mail.", unlinked + "The Slack app links it when you use it."},
+		{SignIn{Issuer: SlackIssuer}, unverified + ", so you get no mail.", unlinked + "To link it, use the Slack app once."},
 		{
 			SignIn{Issuer: SlackIssuer, ClientID: "1", ClientSecret: "2"},
 			unverified + ". Sign in with Slack to verify it.", unlinked + "Sign in with Slack to link it.",
 		},
 		{
 			SignIn{Issuer: "https://login.example.com", ClientID: "1", ClientSecret: "2"},
-			unverified + ". Sign in with login.example.com to verify it.", unlinked + "The Slack app links it when you use it.",
+			unverified + ". Sign in with login.example.com to verify it.", unlinked + "To link it, use the Slack app once.",
 		},
 	} {
 		s := &Server{issuer: &issuer{SignIn: test.signIn}}

@@ -40,11 +40,16 @@ var opsNotices = map[flash]ui.Notice{
 	sendingResumed:   {Kind: ui.Done, Title: "Sending resumed"},
 	stopEnded:        {Kind: ui.Done, Title: "The stop has ended", Text: "Sending is still paused. The reason is below."},
 	sendingUnchanged: {Kind: ui.Info, Title: "Nothing was changed", Text: "The current state of sending is below."},
-	customerRetried:  {Kind: ui.Done, Title: "The customer’s reports are no longer blocked", Text: "They are sent unless sending is paused or stopped."},
-	customerFree:     {Kind: ui.Info, Title: "Nothing was changed", Text: "No reports of this customer are blocked."},
-	reportRetried:    {Kind: ui.Done, Title: "The report is being retried", Text: "Look again in a minute. Nothing is sent while sending is paused or stopped."},
-	reportGivenUp:    {Kind: ui.Done, Title: "Report given up", Text: "The audit log has the reason."},
-	webhookRemoved:   {Kind: ui.Done, Title: "Webhook endpoint removed"},
+	customerRetried: {
+		Kind: ui.Done, Title: "The customer’s reports are no longer blocked", Text: "They are sent unless sending is paused or stopped.",
+	},
+	customerFree: {Kind: ui.Info, Title: "Nothing was changed", Text: "No reports of this customer are blocked."},
+	reportRetried: {
+		Kind: ui.Done, Title: "The report is being retried",
+		Text: "Look again in a minute. Nothing is sent while sending is paused or stopped.",
+	},
+	reportGivenUp:  {Kind: ui.Done, Title: "Report given up", Text: "The audit log has the reason."},
+	webhookRemoved: {Kind: ui.Done, Title: "Webhook endpoint removed"},
 }
 
 // showOps renders the page. The caller sets the frame's notices and errors, the form and the new

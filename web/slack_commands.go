@@ -114,7 +114,8 @@ func (s *Server) answerCommand(ctx context.Context, signature string, identity m
 
 // unknownPerson is the answer to a person without an account.
 func (m *slackMessages) unknownPerson() slackMessage {
-	unknown, retry := "Tollgate does not know your Slack account yet. Use one "+slackEscape.Replace(m.catalogue.UnitSingular)+" in the app", ". Then try again."
+	const retry = ". Then try again."
+	unknown := "Tollgate does not know your Slack account yet. Use one " + slackEscape.Replace(m.catalogue.UnitSingular) + " in the app"
 	if !m.signIn { // no call links an admin or operator
 		return slackReply(mrkdwn(unknown + retry + " If that does not help, ask the operator of this service."))
 	}

@@ -101,7 +101,8 @@ func TestAnOperatorCannotResumeAfterARestore(t *testing.T) {
 		if err := Resume(d.ctx, d.db, d.now, "op"); !errors.Is(err, ErrUnchanged) {
 			t.Errorf("resumed after a restore: %v", err)
 		}
-		_, err := d.db.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = 'wrong key', stopped_at = ?", d.now).Where("id = 1").Exec(d.ctx)
+		_, err := d.db.NewUpdate().Model((*models.StripeState)(nil)).Set("stopped = 'wrong key', stopped_at = ?", d.now).
+			Where("id = 1").Exec(d.ctx)
 		d.must(err)
 		d.must(Resume(d.ctx, d.db, d.now, "op"))
 		if s := d.status().State; s.Stopped != nil || s.PausedKind != models.PausedRestored || s.PausedAt == nil {

@@ -69,11 +69,13 @@ func TestTexts(t *testing.T) {
 				"Raise your member limit: https://t.example/org/members/01a00000-0000-7000-8000-000000000001#limit"},
 		{models.NoticeOrganizationSpendLimit, 0, models.NoticeFacts{OrganizationSpendCents: 49990, OrganizationLimitCents: limit(50000)},
 			subject{name: "Acme"},
-			"Organization limit reached. Extra suggestions are paused for everyone in Acme: $499.90 of the spend limit of $500.00 is used, and one more extra suggestion would exceed it. " +
+			"Organization limit reached. Extra suggestions are paused for everyone in Acme: $499.90 of the spend limit of $500.00 " +
+				"is used, and one more extra suggestion would exceed it. " +
 				"Included suggestions reset on Dec 1, 2026, 00:00 UTC. Raise the organization's spend limit: https://t.example/org#spend-limit"},
 		{models.NoticeTrialEnding, 0, models.NoticeFacts{Plan: "pro", TrialEnd: noon.Add(72 * time.Hour)}, alone,
 			"Your trial ends soon. Your trial of Pro ends on Nov 26, 2026, 12:00 UTC. The subscription is billed from then on, " +
-				"unless you cancel it. Compare plans: https://t.example/plans"},
+				"unless you cancel it. To cancel, open the page with the plans and select “Invoices and payment”. " +
+				"Open the page with the plans: https://t.example/plans"},
 		{models.NoticePaymentPastDue, 0, models.NoticeFacts{Plan: "pro"}, alone,
 			"Payment failed. The last payment failed, so extra suggestions are paused until it succeeds. " +
 				"Included suggestions are not affected. Update the payment method: https://t.example/usage"},

@@ -178,7 +178,8 @@ func orgLimits(org views.Org) map[string]templ.Component {
 		d.Summary.Value.HasPlan, d.Summary.Value.OverageRateCents, d.Summary.Value.OverageCents = false, 0, 0
 		d.MemberForm = views.LimitForm{Sent: true, Choice: views.ChoiceNone, Entered: "60"}
 		d.Frame.Errors = []ui.FormError{{
-			Field: views.FieldIDOrgMemberLimit, Message: "You entered a limit, but selected the first option. Select the second option, or clear the field.",
+			Field:   views.FieldIDOrgMemberLimit,
+			Message: "You entered a limit, but selected the first option. Select the second option, or clear the field.",
 		}}
 	})
 	return pages

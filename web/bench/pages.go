@@ -364,7 +364,8 @@ func (b *bench) pagesSection(ctx context.Context) string {
 	return fmt.Sprintf("%s\n\n%s\n\n%s\n\n%s", pagesHeading,
 		wrapped("", "Measured with `go run ./web/bench -only pages` on %s at commit %s. The database is PostgreSQL with one organization of "+
 			"%d members, a record for each member in each of %d months, and %d events (%s). It was filled in %s, and `tollgate verify` "+
-			"found no difference in %s. The columns \"at %s\" are from a database with about a tenth of the events.%s", time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, pageMonths,
+			"found no difference in %s. The columns \"at %s\" are from a database with about a tenth of the events.%s",
+			time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, pageMonths,
 			all.events, all.size, all.made.Round(time.Second), all.verified.Round(time.Second), millionEvents(b.pages[0].events), b.busyText()),
 		wrapped("", "An admin who signed in with a one-time link requests each page %d times, one request after another on one "+
 			"connection. Each time is measured until the last byte of the response. Some rows cover several addresses: both sort directions; "+

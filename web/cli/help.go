@@ -37,8 +37,8 @@ var HelpTexts = kong.Vars{
 	"help_user_search": "List only people whose name or email contains this text, or who have this Slack user ID.",
 	"help_organization_spend_limit": "The most that all members together may spend on overage (units beyond the included " +
 		"ones) in a billing period, such as 50 or 12.50. Use 'none' to remove the limit.",
-	"help_organization_member_limit": "The most units that a member may use in a billing period, unless the member has a limit of their own. " +
-		"Use 'none' to remove the limit.",
+	"help_organization_member_limit": "The most units that a member may use in a billing period, unless the member has a limit " +
+		"of their own. Use 'none' to remove the limit.",
 
 	"help_config": "A YAML file with settings. Each key is the name of a flag below without the leading dashes, such as base-url, or of a " +
 		"secret, such as stripe-secret-key. An environment variable overrides the file, and a flag overrides both.",

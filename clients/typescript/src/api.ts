@@ -92,7 +92,7 @@ export interface paths {
         put?: never;
         /**
          * Record what already happened
-         * @description Limits do not apply. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. An event is invalid if it is so old that events of its time are deleted. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `consume`.
+         * @description Limits do not apply. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. Tollgate deletes old events: if an event occurred so long ago that other events of that time may already be deleted, it is invalid. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `consume`.
          */
         post: operations["events"];
         delete?: never;
@@ -172,7 +172,7 @@ export interface paths {
         put?: never;
         /**
          * Turn a hold into usage
-         * @description Records at most the units on hold and releases the rest. A repeated call with the same quantity gets the first answer. Needs a key with the scope `consume`.
+         * @description Records `quantity` units, at most as many as are on hold, and releases the rest. A repeated call with the same quantity gets the first answer. Needs a key with the scope `consume`.
          */
         post: operations["settle"];
         delete?: never;
@@ -368,7 +368,7 @@ export interface components {
         ActivityAnswer: {
             /**
              * Format: date-time
-             * @description Set if events of this period were deleted, all recorded before this time.
+             * @description All deleted events of this period are from before it; null without any.
              */
             deleted_before: string | null;
             email: string;
@@ -430,7 +430,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -457,7 +457,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -488,7 +488,7 @@ export interface components {
             included: number;
             /**
              * Format: int64
-             * @description The admin's limit on units per period; null means no limit.
+             * @description An admin's limit on this person's units per period; null means no limit.
              */
             member_limit: number | null;
             /** @description What to say to the person; null if the call is allowed and the level is safe. */
@@ -510,7 +510,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used units in percent of the included ones, rounded down; can exceed 100.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100. While included units are left, overage does not count. If none are included: 0 before the first unit, 100 after it.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -528,11 +528,11 @@ export interface components {
             remaining: number;
             /** @description Whether this is the answer to an earlier call for the same key or hold. */
             replayed: boolean;
-            /** @description A Slack message, ready to send; null if the person gets none. See notify. */
+            /** @description A Slack message, ready to send; null if the person gets none. See notify. Always null after a void, a grant or a release. */
             slack: components["schemas"]["SlackMessage"] | null;
             /**
              * Format: int64
-             * @description The limit on overage per period, in cents; null means no limit.
+             * @description The person's own limit on overage per period, in cents; null means that they have none. The organization's spend limit is not included here, and can also refuse a call.
              */
             spend_limit_cents: number | null;
             /**
@@ -559,7 +559,7 @@ export interface components {
              */
             email: string;
             /**
-             * @description Identifies this work. A retry gets the first answer.
+             * @description Identifies this work. Once the units are recorded, a retry gets the first answer.
              * @example C024BE91L-1763900000.000200
              */
             idempotency_key: string;
@@ -574,7 +574,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -591,7 +591,7 @@ export interface components {
              */
             email?: string;
             /**
-             * @description Identifies this work. A retry gets the first answer.
+             * @description Identifies this work. Once the units are recorded, a retry gets the first answer.
              * @example C024BE91L-1763900000.000200
              */
             idempotency_key: string;
@@ -606,7 +606,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -632,7 +632,7 @@ export interface components {
             included: number;
             /**
              * Format: int64
-             * @description The admin's limit on units per period; null means no limit.
+             * @description An admin's limit on this person's units per period; null means no limit.
              */
             member_limit: number | null;
             /** @description What to say to the person; null if the call is allowed and the level is safe. */
@@ -654,7 +654,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used units in percent of the included ones, rounded down; can exceed 100.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100. While included units are left, overage does not count. If none are included: 0 before the first unit, 100 after it.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -670,11 +670,11 @@ export interface components {
              * @description Included units that are neither used nor on hold.
              */
             remaining: number;
-            /** @description A Slack message, ready to send; null if the person gets none. See notify. */
+            /** @description A Slack message, ready to send; null if the person gets none. See notify. Always null after a void, a grant or a release. */
             slack: components["schemas"]["SlackMessage"] | null;
             /**
              * Format: int64
-             * @description The limit on overage per period, in cents; null means no limit.
+             * @description The person's own limit on overage per period, in cents; null means that they have none. The organization's spend limit is not included here, and can also refuse a call.
              */
             spend_limit_cents: number | null;
             /**
@@ -713,7 +713,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -742,7 +742,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -757,7 +757,7 @@ export interface components {
             error: string | null;
             /**
              * Format: uuid
-             * @description The event; null if none was recorded.
+             * @description The event, also of a duplicate; null if the status is conflict or invalid.
              */
             event_id: string | null;
             /** @description The event's key; null if missing or invalid. */
@@ -799,7 +799,7 @@ export interface components {
             included: number;
             /**
              * Format: int64
-             * @description The admin's limit on units per period; null means no limit.
+             * @description An admin's limit on this person's units per period; null means no limit.
              */
             member_limit: number | null;
             /** @description What to say to the person; null if the call is allowed and the level is safe. */
@@ -821,7 +821,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used units in percent of the included ones, rounded down; can exceed 100.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100. While included units are left, overage does not count. If none are included: 0 before the first unit, 100 after it.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -839,11 +839,11 @@ export interface components {
             remaining: number;
             /** @description Whether an earlier call with the same key made the grant. */
             replayed: boolean;
-            /** @description A Slack message, ready to send; null if the person gets none. See notify. */
+            /** @description A Slack message, ready to send; null if the person gets none. See notify. Always null after a void, a grant or a release. */
             slack: components["schemas"]["SlackMessage"] | null;
             /**
              * Format: int64
-             * @description The limit on overage per period, in cents; null means no limit.
+             * @description The person's own limit on overage per period, in cents; null means that they have none. The organization's spend limit is not included here, and can also refuse a call.
              */
             spend_limit_cents: number | null;
             /**
@@ -899,7 +899,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -930,7 +930,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -968,7 +968,7 @@ export interface components {
             included: number;
             /**
              * Format: int64
-             * @description The admin's limit on units per period; null means no limit.
+             * @description An admin's limit on this person's units per period; null means no limit.
              */
             member_limit: number | null;
             /** @description What to say to the person; null if the call is allowed and the level is safe. */
@@ -990,7 +990,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used units in percent of the included ones, rounded down; can exceed 100.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100. While included units are left, overage does not count. If none are included: 0 before the first unit, 100 after it.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1006,11 +1006,11 @@ export interface components {
              * @description Included units that are neither used nor on hold.
              */
             remaining: number;
-            /** @description A Slack message, ready to send; null if the person gets none. See notify. */
+            /** @description A Slack message, ready to send; null if the person gets none. See notify. Always null after a void, a grant or a release. */
             slack: components["schemas"]["SlackMessage"] | null;
             /**
              * Format: int64
-             * @description The limit on overage per period, in cents; null means no limit.
+             * @description The person's own limit on overage per period, in cents; null means that they have none. The organization's spend limit is not included here, and can also refuse a call.
              */
             spend_limit_cents: number | null;
             /**
@@ -1049,7 +1049,7 @@ export interface components {
              * @example ada@example.com
              */
             email: string;
-            /** @description Identifies this hold. An event may have the same key. */
+            /** @description Identifies this hold. The keys of holds and of events are separate, so an event can have the same key. */
             idempotency_key: string;
             /**
              * @description Which answers have a Slack message. "once": each refusal, and the first consume, hold or settlement at each warning level; an allowed check has no message. "always": each answer with a notice. "never": none. Default: "once".
@@ -1062,7 +1062,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1083,7 +1083,7 @@ export interface components {
              * @example ada@example.com
              */
             email?: string;
-            /** @description Identifies this hold. An event may have the same key. */
+            /** @description Identifies this hold. The keys of holds and of events are separate, so an event can have the same key. */
             idempotency_key: string;
             /**
              * @description Which answers have a Slack message. "once": each refusal, and the first consume, hold or settlement at each warning level; an allowed check has no message. "always": each answer with a notice. "never": none. Default: "once".
@@ -1096,7 +1096,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If it is linked to a person, it determines the person, whatever the email. If it is not linked yet, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created. Otherwise, the call counts for the person with the email, and the identity is linked to that person, unless they are an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -1283,7 +1283,7 @@ export interface components {
             included: number;
             /**
              * Format: int64
-             * @description The admin's limit on units per period; null means no limit.
+             * @description An admin's limit on this person's units per period; null means no limit.
              */
             member_limit: number | null;
             /** @description What to say to the person; null if the call is allowed and the level is safe. */
@@ -1305,7 +1305,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used units in percent of the included ones, rounded down; can exceed 100.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100. While included units are left, overage does not count. If none are included: 0 before the first unit, 100 after it.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1323,11 +1323,11 @@ export interface components {
             remaining: number;
             /** @description Whether this is the answer to an earlier call for the same key or hold. */
             replayed: boolean;
-            /** @description A Slack message, ready to send; null if the person gets none. See notify. */
+            /** @description A Slack message, ready to send; null if the person gets none. See notify. Always null after a void, a grant or a release. */
             slack: components["schemas"]["SlackMessage"] | null;
             /**
              * Format: int64
-             * @description The limit on overage per period, in cents; null means no limit.
+             * @description The person's own limit on overage per period, in cents; null means that they have none. The organization's spend limit is not included here, and can also refuse a call.
              */
             spend_limit_cents: number | null;
             /**
@@ -1438,7 +1438,7 @@ export interface components {
             included: number;
             /**
              * Format: int64
-             * @description The admin's limit on units per period; null means no limit.
+             * @description An admin's limit on this person's units per period; null means no limit.
              */
             member_limit: number | null;
             /** @description What to say to the person; null if the call is allowed and the level is safe. */
@@ -1460,7 +1460,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used units in percent of the included ones, rounded down; can exceed 100.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100. While included units are left, overage does not count. If none are included: 0 before the first unit, 100 after it.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1478,11 +1478,11 @@ export interface components {
             remaining: number;
             /** @description Whether this is the answer to an earlier call for the same key or hold. */
             replayed: boolean;
-            /** @description A Slack message, ready to send; null if the person gets none. See notify. */
+            /** @description A Slack message, ready to send; null if the person gets none. See notify. Always null after a void, a grant or a release. */
             slack: components["schemas"]["SlackMessage"] | null;
             /**
              * Format: int64
-             * @description The limit on overage per period, in cents; null means no limit.
+             * @description The person's own limit on overage per period, in cents; null means that they have none. The organization's spend limit is not included here, and can also refuse a call.
              */
             spend_limit_cents: number | null;
             /**
