@@ -24,8 +24,8 @@ type Situation struct {
 	// PaidByOrganization means that the organization's subscription gives the person their plan.
 	PaidByOrganization bool
 	// PastDue means that the payment of that subscription, or of the person's own, failed. Trial means
-	// that it is in its trial.
-	PastDue, Trial bool
+	// that it is in its trial, and ExtraAfterTrial that it then continues and bills extra units.
+	PastDue, Trial, ExtraAfterTrial bool
 }
 
 // OrganizationAdmin is an admin as other members see them.
@@ -53,27 +53,29 @@ func situation(ctx context.Context, db bun.IDB, person *bun.SelectQuery) (*Situa
 	const member = "FROM users u JOIN workspaces w ON w.id = u.workspace_id JOIN workspaces aw ON aw.organization_id = w.organization_id " +
 		"JOIN users a ON a.workspace_id = aw.id AND a.role = 'admin' WHERE u.id = (?)"
 	query := db.NewRaw(`SELECT 0 AS sort, u.id, u.email, home.id AS organization_id, COALESCE(home.name, '') AS name, u.role,
-			s.organization_id AS payer, COALESCE(s.status, '') AS status
+			s.organization_id AS payer, COALESCE(s.status, '') AS status,
+			CASE WHEN s.cancel_at IS NULL AND s.overage_rate_cents > 0 THEN 1 ELSE 0 END AS extra
 		FROM users u LEFT JOIN workspaces w ON w.id = u.workspace_id
 		LEFT JOIN organizations home ON home.id = w.organization_id
 		LEFT JOIN subscriptions s ON s.id = `+entitlingSubscription+` WHERE u.id = (?)
 		UNION ALL SELECT * FROM (SELECT 1 AS sort, a.id, a.email, CAST(NULL AS uuid) AS organization_id, a.name, a.role,
-			CAST(NULL AS uuid) AS payer, '' AS status `+member+` ORDER BY a.email LIMIT ?) admins ORDER BY 1, 3`, person, person, maxAdminsNamed)
+			CAST(NULL AS uuid) AS payer, '' AS status, 0 AS extra
+			`+member+` ORDER BY a.email LIMIT ?) admins ORDER BY 1, 3`, person, person, maxAdminsNamed)
 	var found *Situation
 	err := eachRow(ctx, db, query, func(row scanner) error {
-		var sort int
+		var sort, extra int
 		var id uuid.UUID
 		var email, name string
 		var role Role
 		var organization, payer *uuid.UUID
 		var status SubscriptionStatus
-		if err := row.Scan(&sort, &id, &email, &organization, &name, &role, &payer, &status); err != nil {
+		if err := row.Scan(&sort, &id, &email, &organization, &name, &role, &payer, &status, &extra); err != nil {
 			return err
 		}
 		if sort == 0 {
 			found = &Situation{UserID: id, Email: email, OrganizationID: organization, Organization: name,
 				Admin: role == Admin && organization != nil, PaidByOrganization: payer != nil,
-				PastDue: status == StatusPastDue, Trial: status == StatusTrialing}
+				PastDue: status == StatusPastDue, Trial: status == StatusTrialing, ExtraAfterTrial: extra == 1}
 		} else if found != nil {
 			found.Admins = append(found.Admins, OrganizationAdmin{name, email})
 		}
@@ -125,8 +127,10 @@ func (c *Catalogue) NextStep(s Standing, v Verdict, in *Situation) NextStep {
 		return NextStep{"Upgrade your plan", "/plans"}
 	case mayPay:
 		return NextStep{"Compare plans", "/plans"}
-	case trial && s.OverageRateCents <= 0:
+	case trial && in.ExtraAfterTrial && s.OverageRateCents <= 0:
 		return NextStep{Text: "Extra " + c.UnitPlural + " are available after the trial."}
+	case trial && s.OverageRateCents <= 0:
+		return in.ask("choose a plan for the time after the trial")
 	case s.OverageRateCents <= 0:
 		return in.ask("upgrade the plan")
 	case s.SpendLimitCents == nil:

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"tollgate/models"
 )
 
@@ -42,6 +44,45 @@ func TestSituation(t *testing.T) {
 		for _, unknown := range []models.SlackIdentity{{TeamID: "T1", UserID: "U9"}, {TeamID: "T9", UserID: "U1"}} {
 			if got, err := models.SituationBySlack(f.ctx, f.db, unknown); got != nil || err != nil {
 				t.Errorf("%+v: %+v, %v", unknown, got, err)
+			}
+		}
+	})
+}
+
+// TestStepDuringATrial: no larger plan can be bought before a trial ends, and extra units are available
+// afterward only if the subscription continues and bills them.
+func TestStepDuringATrial(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		acme := f.organization(t, noon, "Acme", "T1")
+		bob := f.link(t, linkOf("bob@example.com", "T1", "U2"))[0].UserID
+		f.subscribe(t, models.Subscriber{OrganizationID: &acme}, "team")
+		f.subscribe(t, models.Subscriber{Email: "alone@example.com"}, "pro")
+		alone := f.user(t, "alone@example.com")
+		used := models.Standing{Plan: "team", Included: 50, Used: 50}
+		step := func(set string, user uuid.UUID) string {
+			t.Helper()
+			f.exec(t, "UPDATE subscriptions SET "+set)
+			in, err := models.SituationOf(f.ctx, f.db, user)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f.catalogue.NextStep(used, models.Decide(used, 1), in).Text
+		}
+		const trial = "status = 'trialing', overage_rate_cents = "
+		const noAdmin = "Your organization has no admin yet. Ask the operator of this service to add one."
+		for _, test := range []struct {
+			set  string
+			user uuid.UUID
+			want string
+		}{
+			{trial + "25, cancel_at = NULL", bob, "Extra suggestions are available after the trial."},
+			{trial + "25, cancel_at = NULL", alone, "Compare plans"},
+			{trial + "0, cancel_at = NULL", bob, noAdmin},
+			{trial + "25, cancel_at = created_at", bob, noAdmin},
+			{"status = 'active'", alone, "Upgrade your plan"},
+		} {
+			if got := step(test.set, test.user); got != test.want {
+				t.Errorf("%s: %q, want %q", test.set, got, test.want)
 			}
 		}
 	})

@@ -117,7 +117,16 @@ const (
 	StripeRequestSettles = time.Hour
 	// StripeTotalsSettle is how long a counted report may be missing from Stripe's totals.
 	StripeTotalsSettle = 24 * time.Hour
+	// StripeReportMaxAge is how old a report's minute may be when it is sent. Stripe accepts events of
+	// the past 35 days.
+	StripeReportMaxAge = 34 * 24 * time.Hour
 )
+
+// MayRetry reports whether an operator can do more about a failed report than give it up: read it
+// again, or send its units again.
+func (r *StripeReport) MayRetry(now time.Time) bool {
+	return r.State != ReportExpired || r.ReadFirst(now) || now.Sub(r.Minute) < StripeReportMaxAge
+}
 
 // ReadFirst reports whether a failed report must be read at Stripe before its units are sent again.
 // That is the case if Stripe has another total for it, or if Stripe may have accepted it and its

@@ -81,7 +81,7 @@ func stateMeaning(s models.ReportState) string {
 	case models.ReportRejected:
 		return "received by Stripe, but still not counted after a day; or counted before, and no longer counted"
 	case models.ReportExpired:
-		return "too old for Stripe to accept; bill its units by hand, then give it up"
+		return "too old for Stripe to accept"
 	case models.ReportDead:
 		return "refused three times; or it never arrived, and no minute is free for its replacement"
 	case models.ReportGivenUp:

@@ -25,6 +25,9 @@ type Plans struct {
 	StripeConnected bool
 	// Invoices are the most recent invoices that the viewer may see; none if Stripe does not respond.
 	Invoices []Invoice
+	// Manages means that the viewer may open Stripe's Billing Portal for their own customer or their
+	// organization's, even if another subscription gives them their plan.
+	Manages bool
 }
 
 // PlanCosts compares the plans by the viewer's past usage.

@@ -229,19 +229,28 @@ func comparisonText(c *models.Catalogue, d models.Comparison) string {
 func forecastText(c *models.Catalogue, s models.Standing, units int64) string {
 	text := fmt.Sprintf("At this pace, about %s by the reset", c.Units(units))
 	over := s.ForecastOverage(units)
+	beyondMember := s.MemberLimit != nil && units > *s.MemberLimit
+	if beyondMember && *s.MemberLimit <= s.Included {
+		return memberForecast(text, s)
+	}
 	switch {
-	case s.MemberLimit != nil && units > *s.MemberLimit:
-		return fmt.Sprintf("%s, more than your member limit of %s.", text, models.FormatCount(*s.MemberLimit))
 	case over.Units <= 0:
 		return text + ", within the plan."
 	case s.OverageRateCents <= 0, s.PastDue:
 		return text + ", more than the plan includes."
+	}
+	if beyondMember && (s.SpendLimitCents == nil || s.ForecastOverage(*s.MemberLimit).Cents <= *s.SpendLimitCents) {
+		return memberForecast(text, s)
 	}
 	text += fmt.Sprintf(", %s beyond the plan", models.FormatCount(over.Units))
 	if s.SpendLimitCents == nil || over.Cents <= *s.SpendLimitCents {
 		return fmt.Sprintf("%s: %s of overage.", text, c.FormatMoney(over.Cents))
 	}
 	return fmt.Sprintf("%s. The spend limit of %s is reached before that.", text, c.FormatMoney(*s.SpendLimitCents))
+}
+
+func memberForecast(text string, s models.Standing) string {
+	return fmt.Sprintf("%s, more than your member limit of %s.", text, models.FormatCount(*s.MemberLimit))
 }
 
 // runsOutText says when the units run out: "Runs out about Nov 24".
@@ -285,6 +294,13 @@ func noLimit(c *models.Catalogue, s models.Standing) string {
 		return fmt.Sprintf("You have set no limit of your own: extra %s are billed until your organization's spend limit is reached. "+
 			"If you set your own limit, extra %s are paused from the time you reach it until the reset.",
 			c.UnitPlural, c.UnitPlural)
+	}
+	if s.MemberLimit != nil && *s.MemberLimit <= s.Included {
+		return "No limit is set. Your member limit is reached before any extra " + c.UnitPlural + " are needed."
+	}
+	if s.MemberLimit != nil {
+		return fmt.Sprintf("No limit is set: extra %s are billed until your member limit is reached. "+
+			"If you set a limit, extra %s are paused from the time you reach it until the reset.", c.UnitPlural, c.UnitPlural)
 	}
 	return fmt.Sprintf("No limit is set: all extra %s are billed. If you set a limit, extra %s are paused from the time you reach it "+
 		"until the reset.",

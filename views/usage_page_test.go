@@ -99,6 +99,8 @@ func TestUsagePageTexts(t *testing.T) {
 		d.Standing.Value.MemberLimit = &limit
 		return d
 	}
+	spendFirst, pastDueFirst, unbilled := limited(62, 60), pastDue(62), viewstest.Member(t, "free", 8, 5)
+	spendFirst.Standing.Value.MemberLimit, pastDueFirst.Standing.Value.MemberLimit = new(int64(80)), new(int64(80))
 	byHand := viewstest.Member(t, "pro", 62, 75)
 	byHand.StripeConnected, byHand.Subscription.ByHand = false, true
 	noStripe := viewstest.Member(t, "free", 5, 5)
@@ -174,13 +176,14 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"a member limit below the included units", memberLimited(43, 60), []string{
-				"17 suggestions left under the member limit of 60", "Your member limit is 60 suggestions per billing period. When it is reached, " +
+				"17 suggestions left under the member limit of 60", "Your member limit is reached before any extra suggestions are needed.",
+				"Your member limit is 60 suggestions per billing period. When it is reached, " +
 					"new ones are paused until the reset.",
 			}, []string{"Paused: ", "32 suggestions left", "After 75"},
 		},
 		{
 			"a member limit that is reached", memberLimited(60, 60), []string{
-				"0 suggestions left under the member limit of 60", "Paused: your member limit is reached",
+				"0 suggestions left under the member limit of 60", "Included left 15", "15 included left", "Paused: your member limit is reached",
 				"suggestions by the reset, more than your member limit of 60.",
 			}, []string{"15 suggestions left", "within the plan"},
 		},
@@ -188,7 +191,20 @@ func TestUsagePageTexts(t *testing.T) {
 			"a member limit beyond the included units", memberLimited(43, 90), []string{
 				"32 suggestions left",
 				"After 75 included suggestions, each extra one costs $0.30. No spend limit is set. Your member limit is 90 suggestions",
+				"extra suggestions are billed until your member limit is reached",
 			}, []string{"under the member limit"},
+		},
+		{
+			"a forecast names the limit that comes first", spendFirst,
+			[]string{"7 beyond the plan. The spend limit of $0.60 is reached before that. estimate"}, []string{"more than your member limit"},
+		},
+		{
+			"a forecast while a payment is past due", pastDueFirst,
+			[]string{"by the reset, more than the plan includes."}, []string{"more than your member limit"},
+		},
+		{
+			"units beyond a hard cap", unbilled,
+			[]string{"5 included used", "3 beyond the plan, not billed", "Used 8"}, []string{"overage, beyond the plan"},
 		},
 		{
 			"more than in the previous period", compare(62, new(int64(49))),

@@ -174,22 +174,24 @@ func (s *Server) managed(ctx context.Context, viewer *models.Viewer) (string, er
 	return "", nil
 }
 
-// invoices returns the latest invoices of the customer that the viewer may manage.
-func (s *Server) invoices(c echo.Context, viewer *models.Viewer) []views.Invoice {
+// invoices returns the latest invoices of the customer that the viewer may manage. manages is false
+// if there is no such customer.
+func (s *Server) invoices(c echo.Context, viewer *models.Viewer) (invoices []views.Invoice, manages bool) {
 	if s.shop == nil {
-		return nil
+		return nil, false
 	}
 	shown := load(s, c, "invoices", func(ctx context.Context) (invoices []views.Invoice, err error) {
 		customer, err := s.managed(ctx, viewer)
 		if err != nil || customer == "" {
 			return nil, err
 		}
+		manages = true
 		for _, i := range s.shop.Invoices(ctx, customer) {
 			invoices = append(invoices, views.Invoice(i))
 		}
 		return invoices, nil
 	})
-	return shown.Value
+	return shown.Value, manages
 }
 
 // plansReturn is the page that Stripe Checkout redirects back to. It waits for the webhook by

@@ -46,7 +46,7 @@ func (s *Server) plansPage(c echo.Context, viewer *models.Viewer) error {
 		title := ui.Sentence("Your plan is now " + page.Current.Plan.Name)
 		page.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: title, Text: "It applies immediately."}}
 	}
-	page.Invoices = s.invoices(c, viewer)
+	page.Invoices, page.Manages = s.invoices(c, viewer)
 	page.Costs = load(s, c, "costs", func(context.Context) (*views.PlanCosts, error) {
 		var used []int64
 		for _, m := range p.months.Value {

@@ -88,7 +88,7 @@ func (m *slackMessages) organization(o *models.OrganizationSummary) slackMessage
 			cost += " One more extra " + c.UnitSingular + " would exceed it, so extra " + c.UnitPlural + " are paused."
 			step.Text = "Raise the organization's spend limit"
 		}
-	case !o.HasPlan:
+	case !o.HasPlan, o.Trial: // no larger plan can be bought during a trial
 		step = models.NextStep{Text: "Compare plans", Path: "/plans"}
 	case o.OverageRateCents <= 0:
 		step = models.NextStep{Text: "Upgrade the plan", Path: "/plans"}

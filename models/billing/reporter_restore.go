@@ -22,7 +22,7 @@ type hourOf struct {
 // restoredPause is the reason for the pause while Stripe's totals may still lack what the lost
 // database sent last.
 const restoredPause = "the database was restored, and Stripe's totals may not yet include what was sent last. " +
-	"Run `tollgate stripe reconcile --restored` again, at least 25 hours after its first run. The second run resumes sending"
+	"Run `tollgate stripe reconcile --restored` again, at least 25 hours after its first run. The second run ends this pause"
 
 // Restored makes it safe to send again after the database was restored from a backup. Only Stripe
 // knows what was sent after the backup, so each hour with unsent units is compared with Stripe's

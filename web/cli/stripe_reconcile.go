@@ -54,10 +54,10 @@ func (o *Output) reconciliation(catalogue *models.Catalogue, r *billing.Reconcil
 	if r.Restored != nil {
 		o.Note("%d unsent reports were resolved by comparing them with what Stripe has", r.Restored.Resolved)
 		if r.Restored.Again.IsZero() {
-			o.Note("sending continues")
+			o.Note("the pause after the restore has ended; sending continues, unless it is stopped for another reason")
 		} else {
-			o.Note("sending is paused for 25 hours, because Stripe's totals may not include the latest reports yet; "+
-				"run this command again at %s or later",
+			o.Note("sending is paused until you run this command again, at %s or later: "+
+				"Stripe's totals may not include the latest reports yet",
 				r.Restored.Again.Format(time.RFC3339))
 		}
 	}

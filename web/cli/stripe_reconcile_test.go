@@ -62,8 +62,8 @@ user:1 (ada@example.com)  2026-11-01T00:00:00Z  2026-12-01T00:00:00Z  0        0
 `
 
 const reconciledNotes = `2 unsent reports were resolved by comparing them with what Stripe has
-sending is paused for 25 hours, because Stripe's totals may not include the latest reports yet; run this command again at ` +
-	`2026-11-21T13:00:00Z or later
+sending is paused until you run this command again, at 2026-11-21T13:00:00Z or later: Stripe's totals may not include the latest ` +
+	`reports yet
 customer cus_1, period from 2026-11-01T00:00:00Z: 5 units of this period were sent in another one, because Tollgate learned ` +
 	`only later that the period had changed
 report test:pro:1 of customer cus_1, 4 units at 2026-11-20T09:00:00Z, has the state dead: No such customer
@@ -94,8 +94,9 @@ func TestReconciliationIsPrinted(t *testing.T) {
 		result        *billing.Reconciliation
 		stdout, notes string
 	}{
-		"all":          {reconciled(), reconciledTable, reconciledNotes},
-		"only restore": {partly, "", "2 unsent reports were resolved by comparing them with what Stripe has\nsending continues\n"},
+		"all": {reconciled(), reconciledTable, reconciledNotes},
+		"only restore": {partly, "", "2 unsent reports were resolved by comparing them with what Stripe has\n" +
+			"the pause after the restore has ended; sending continues, unless it is stopped for another reason\n"},
 		"only periods": {resumed, reconciledTable, ""},
 		"no periods":   {empty, "PAYER  FROM  TO  DECIDED  SENT  COUNTED  DIFFERENCE  INVOICED  METER  REASONS\n", ""},
 	} {

@@ -60,7 +60,7 @@ func program(t *testing.T) string {
 			return
 		}
 		built.path = filepath.Join(dir, "tollgate")
-		build := exec.CommandContext(context.WithoutCancel(t.Context()), "go", "build", "-race=false", "-o", built.path, "tollgate")
+		build := exec.CommandContext(context.WithoutCancel(t.Context()), "go", "build", "-race=false", "-pgo=off", "-o", built.path, "tollgate")
 		if out, err := build.CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("build tollgate: %w\n%s", err, out)
 		}

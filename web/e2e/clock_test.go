@@ -68,7 +68,7 @@ func buildShifted() (path string, err error) {
 		return "", err
 	}
 	path = filepath.Join(dir, "tollgate-shifted")
-	build := exec.CommandContext(ctx, "go", "build", "-race=false", "-overlay", config, "-o", path, "tollgate")
+	build := exec.CommandContext(ctx, "go", "build", "-race=false", "-pgo=off", "-overlay", config, "-o", path, "tollgate")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build tollgate with another clock: %w\n%s", err, output)

@@ -72,7 +72,7 @@ func program(t *testing.T) string {
 		t.Fatal(err)
 	}
 	path = filepath.Join(dir, "tollgate")
-	build := exec.CommandContext(t.Context(), "go", "build", "-race=false", "-o", path, "tollgate")
+	build := exec.CommandContext(t.Context(), "go", "build", "-race=false", "-pgo=off", "-o", path, "tollgate")
 	build.Dir, build.Env = string(bytes.TrimSpace(root)), append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := build.CombinedOutput(); err != nil {
 		_ = os.RemoveAll(dir) // it is empty, and the build's error is the one to report
