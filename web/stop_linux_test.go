@@ -19,7 +19,7 @@ import (
 // the machine was too slow.
 func TestAHandshakeDuringAStopIsFinished(t *testing.T) {
 	for range 10 {
-		if err, late := handshakeDuringAStop(t); err == nil {
+		if late, err := handshakeDuringAStop(t); err == nil {
 			return
 		} else if !late {
 			t.Fatalf("the client got no answer: %v", err)
@@ -30,7 +30,7 @@ func TestAHandshakeDuringAStopIsFinished(t *testing.T) {
 
 // handshakeDuringAStop returns the error of the client. late means that the packets may have been
 // later than the server waits: the client's kernel sends the next one a second after the first.
-func handshakeDuringAStop(t *testing.T) (failed error, late bool) {
+func handshakeDuringAStop(t *testing.T) (late bool, failed error) {
 	f, other := newFixture(t, modelstest.SQLite(t)), newFixture(t, modelstest.SQLite(t))
 	l, err := Listen(t.Context(), "--listen", "127.0.0.1:0")
 	must(t, err)
@@ -88,7 +88,7 @@ func handshakeDuringAStop(t *testing.T) (failed error, late bool) {
 	late = time.Since(begin) >= handshakePatience/2
 	failed = <-answered
 	must(t, <-stopped)
-	return failed, late
+	return late, failed
 }
 
 // The server's listener accepts the filter that drops new connections. They get no answer and are

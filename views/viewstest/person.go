@@ -120,10 +120,31 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	add("first-month", d)
 
 	add("team", Member(t, "business", 88, 100))
+	limited := func(used, limit int64) views.Usage {
+		d := Member(t, "business", used, 100)
+		d.Standing.Value.MemberLimit = &limit
+		d.RunsOut = nil
+		if at, ok := d.Standing.Value.RunsOut(Now); ok {
+			d.RunsOut = &at
+		}
+		return d
+	}
+	add("member-limit", limited(51, 60))
+	d = limited(60, 60)
+	d.Refusals = views.Loaded([]models.RefusalCount{{Reason: models.MemberLimitReached, Count: 3}})
+	add("member-limit-reached", d)
+	d = Member(t, "business", 118, 100)
+	d.Standing.Value.Organization = models.OrganizationSpend{Cents: 4990, LimitCents: new(int64(5000))}
+	d.Refusals = views.Loaded([]models.RefusalCount{{Reason: models.OrganizationSpendLimitReached, Count: 2}})
+	add("organization-limit-reached", d)
+	add("beyond-hard-cap", Member(t, "free", 8, 5)) // recorded through /v1/events
 
 	d = Member(t, "pro", 40, 75)
 	d.Subscription.Status = models.StatusPastDue
 	add("past-due", d)
+	d = Member(t, "pro", 80, 75)
+	d.Subscription.Status, d.Standing.Value.PastDue = models.StatusPastDue, true
+	add("past-due-paused", d)
 	d = Member(t, "pro", 40, 75)
 	d.Subscription.EndsAt = new(november.End)
 	add("canceled-at-end", d)

@@ -130,7 +130,7 @@ func sharedBuffers() (string, error) {
 	if err := unix.Sysinfo(&machine); err != nil {
 		return "", fmt.Errorf("read the size of the memory: %w", err)
 	}
-	return fmt.Sprintf("%dMB", uint64(machine.Totalram)*uint64(machine.Unit)>>22), nil
+	return fmt.Sprintf("%dMB", machine.Totalram*uint64(machine.Unit)>>22), nil
 }
 
 // grownOn returns the databases of one kind, the smallest first.
