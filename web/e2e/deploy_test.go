@@ -142,7 +142,7 @@ func deployedNginx(t *testing.T, b behindTLS, server string) *exec.Cmd {
 	site := writeConfig(t, b.dir, "tollgate", deployed(t, "nginx.conf",
 		"    listen [::]:80;\n", "", "    listen [::]:443 ssl http2;\n", "",
 		"listen 80;", "listen "+b.plain+";", "listen 443 ", "listen "+b.secure+" ",
-		files+"fullchain.pem", b.certificate, files+"privkey.pem", b.key, "server 127.0.0.1:8080;", "server "+server+";"))
+		files+"fullchain.pem", b.certificate, files+"privkey.pem", b.key, "server 127.0.0.1:8080 ", "server "+server+" "))
 	return nginxWith(t, b.dir, site)
 }
 

@@ -3,6 +3,7 @@
 package e2e_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -19,8 +20,8 @@ import (
 	"time"
 )
 
-// haproxyLines are the lines that docs/deploy.md adds to haproxy's usual configuration. nginx's line
-// is in deploy/nginx.conf.
+// haproxyLines are the lines that docs/deploy.md adds to haproxy's usual configuration. nginx's lines
+// are in deploy/nginx.conf.
 const haproxyLines = "option redispatch 1\n    retry-on conn-failure empty-response"
 
 const (
@@ -69,12 +70,22 @@ func TestRollingRestart(t *testing.T) {
 	}
 }
 
+// Two processes behind nginx are enough for a restart without a failed call: nginx uses a process
+// again as soon as it accepts connections.
+func TestRollingRestartOfTwoProcesses(t *testing.T) {
+	t.Parallel()
+	r := rolling{proxy: "nginx", run: nginx, rate: rollingRate, processes: 2}
+	r.restart(t)
+}
+
 // rolling is a rolling restart behind one proxy.
 type rolling struct {
 	proxy string
 	run   func(t *testing.T, listen string, servers []string) *exec.Cmd
 	user  uint32 // of the servers
 	rate  int
+	// processes is the number of processes; 0 means three.
+	processes int
 }
 
 func (r *rolling) name() string {
@@ -87,7 +98,7 @@ func (r *rolling) name() string {
 // restart makes the calls and restarts the processes. It returns what was measured.
 func (r *rolling) restart(t *testing.T) (row []string) {
 	s := newSite(t, postgresDatabase(t), 0)
-	for i := range 3 {
+	for i := range cmp.Or(r.processes, 3) {
 		p := newServer(t, fmt.Sprintf("process %d", i+1), s.database)
 		p.args = append(p.args, "--drain", "5s") // the default, which the tests' environment changes
 		if r.user != 0 {
@@ -163,6 +174,12 @@ func (o *openLoop) call(n int, due time.Time) {
 	defer o.results.Unlock()
 	d, err := r.decision()
 	if err != nil || d.EventID == nil {
+		// Beside other tests, a commit can take longer than others wait for its locks. That is no failure
+		// of a restart.
+		if *soak == 0 && r.status == http.StatusServiceUnavailable && strings.Contains(string(r.body), "usage record is locked") {
+			o.note(key, j, r)
+			return
+		}
 		if o.failed++; o.failed <= 10 {
 			t.Errorf("a call got %d, %v %s", r.status, r.err, r.body)
 		}
@@ -231,7 +248,7 @@ func nginx(t *testing.T, listen string, servers []string) *exec.Cmd {
 		"    listen 80;\n    listen [::]:80;\n", "    listen 127.0.0.1:"+strconv.Itoa(freePort(t))+";\n", "    listen [::]:443 ssl http2;\n", "",
 		"listen 443 ssl http2;", "listen "+listen+";",
 		"    ssl_certificate "+files+"fullchain.pem;\n", "", "    ssl_certificate_key "+files+"privkey.pem;\n", "",
-		"server 127.0.0.1:8080;", "server "+strings.Join(servers, ";\n    server ")+";"))
+		"server 127.0.0.1:8080 ", "server "+strings.Join(servers, " max_fails=0;\n    server ")+" "))
 	return nginxWith(t, dir, site)
 }
 
