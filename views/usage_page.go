@@ -84,9 +84,17 @@ func headline(c *models.Catalogue, s models.Standing) string {
 		return fmt.Sprintf("%s beyond the plan", c.Units(s.Overage))
 	}
 	if left, limited := s.LeftUnderMemberLimit(); limited {
-		return fmt.Sprintf("%s left under the member limit of %s", c.Units(left), models.FormatCount(*s.MemberLimit))
+		return c.Units(left) + " left"
 	}
 	return c.Units(s.Remaining()) + " left"
+}
+
+// headlineNote says which limit the headline is about; empty if it is about the included units.
+func headlineNote(s models.Standing) string {
+	if _, limited := s.LeftUnderMemberLimit(); limited {
+		return "under the member limit of " + models.FormatCount(*s.MemberLimit)
+	}
+	return ""
 }
 
 // verdictTitle says that extra units are refused or billed; empty while included units are left.
