@@ -63,16 +63,21 @@ func TestRestored(t *testing.T) {
 	})
 }
 
+// lostReport stores three units, which the lost database has just sent. Stripe's totals lag.
+func (d *reporterFixture) lostReport() {
+	d.use("cus_1", 3, d.now.Add(-2*time.Hour))
+	d.stripe.SetLag(stripetest.Uniform(time.Hour))
+	d.must(d.client.sendMeterEvent(d.ctx, &models.StripeReport{
+		Identifier: "test:x:lost", StripeCustomerID: "cus_1", MeterEventName: d.meter(), Minute: d.now.Add(-2 * time.Hour).
+				Truncate(time.Minute), Value: 3, Counts: models.CountsOverage, Attempts: 1,
+	}))
+}
+
 // Units that were sent just before the database was lost are not in Stripe's totals yet. They are
 // not sent again.
 func TestRestoredWhileTotalsLag(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
-		d.use("cus_1", 3, d.now.Add(-2*time.Hour))
-		d.stripe.SetLag(stripetest.Uniform(time.Hour))
-		d.must(d.client.sendMeterEvent(d.ctx, &models.StripeReport{
-			Identifier: "test:x:lost", StripeCustomerID: "cus_1", MeterEventName: d.meter(), Minute: d.now.Add(-2 * time.Hour).
-					Truncate(time.Minute), Value: 3, Counts: models.CountsOverage, Attempts: 1,
-		}))
+		d.lostReport()
 		d.now = d.now.Add(time.Minute)
 		for range 2 {
 			d.reconcileCleanly(true)
@@ -89,12 +94,7 @@ func TestRestoredWhileTotalsLag(t *testing.T) {
 // its units would be sent again. What else stopped sending can be resumed.
 func TestAnOperatorCannotResumeAfterARestore(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, d *reporterFixture) {
-		d.use("cus_1", 3, d.now.Add(-2*time.Hour))
-		d.stripe.SetLag(stripetest.Uniform(time.Hour))
-		d.must(d.client.sendMeterEvent(d.ctx, &models.StripeReport{
-			Identifier: "test:x:lost", StripeCustomerID: "cus_1", MeterEventName: d.meter(), Minute: d.now.Add(-2 * time.Hour).
-					Truncate(time.Minute), Value: 3, Counts: models.CountsOverage, Attempts: 1,
-		}))
+		d.lostReport()
 		d.must(Pause(d.ctx, d.db, d.now, "op"))
 		d.now = d.now.Add(time.Minute)
 		d.reconcileCleanly(true)
