@@ -119,6 +119,7 @@ const (
 	StripeTotalsSettle = 24 * time.Hour
 	// StripeReportMaxAge is how old a report's minute may be when it is sent. Stripe accepts events of
 	// the past 35 days.
+	// Source: https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api
 	StripeReportMaxAge = 34 * 24 * time.Hour
 )
 

@@ -37,6 +37,27 @@ func TestReadFirst(t *testing.T) {
 	}
 }
 
+// A report that is too old can only be given up, unless Stripe may have it, or it is not too old after
+// all: the clock may have been wrong when it expired.
+func TestMayRetry(t *testing.T) {
+	old, young := noon.Add(-35*24*time.Hour), noon.Add(-33*24*time.Hour)
+	attempted := ptr(noon.Add(-time.Hour))
+	for name, c := range map[string]struct {
+		report models.StripeReport
+		want   bool
+	}{
+		"too old":                     {models.StripeReport{State: models.ReportExpired, Minute: old}, false},
+		"too old, maybe accepted":     {models.StripeReport{State: models.ReportExpired, Minute: old, FirstAttemptAt: attempted}, true},
+		"expired by a wrong clock":    {models.StripeReport{State: models.ReportExpired, Minute: young}, true},
+		"refused, and too old by now": {models.StripeReport{State: models.ReportDead, Minute: old}, true},
+		"a conflict, and old":         {models.StripeReport{State: models.ReportConflict, Minute: old}, true},
+	} {
+		if got := c.report.MayRetry(noon); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
 // The catalog's plans get the meters that setup stored. Other objects and the meter of earlier
 // releases are ignored.
 func TestReadMeters(t *testing.T) {

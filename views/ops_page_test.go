@@ -3,6 +3,7 @@ package views_test
 import (
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"tollgate/models"
@@ -28,5 +29,16 @@ func TestNewKeyFormSelectsOnlyWhatTheAppNeeds(t *testing.T) {
 		if !regexp.MustCompile(`>` + string(s) + `</code> <span class="text-sm text-muted">\w`).MatchString(page) {
 			t.Errorf("the form does not explain the scope %s", s)
 		}
+	}
+}
+
+func TestAKeyIsShownOnce(t *testing.T) {
+	pages := viewstest.OtherPages(t)
+	const key = "tg_live_made0up0for0this0picture0only00000x7Ab"
+	if n := strings.Count(viewstest.Render(t, pages["ops-new-key"]), key); n != 1 {
+		t.Errorf("the response shows the key %d times, want once", n)
+	}
+	if strings.Contains(viewstest.Render(t, pages["ops"]), key) {
+		t.Error("the page shows a key that was not just created")
 	}
 }

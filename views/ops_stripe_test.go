@@ -11,6 +11,26 @@ import (
 	"tollgate/views/viewstest"
 )
 
+// TestARetryIsOfferedWhereItHelps checks the buttons of a report that is too old: to check Stripe
+// again if Stripe may have accepted it, and otherwise only to give it up.
+func TestARetryIsOfferedWhereItHelps(t *testing.T) {
+	expired := models.StripeReport{
+		State: models.ReportExpired, StripeCustomerID: "cus_1", Value: 3, Minute: viewstest.Now.AddDate(0, 0, -36),
+	}
+	maybe := expired
+	maybe.FirstAttemptAt = new(viewstest.Now.Add(-time.Hour))
+	for label, r := range map[string]models.StripeReport{"": expired, "Check Stripe again": maybe} {
+		page := views.Ops{Frame: ui.Frame{Now: viewstest.Now}, Stripe: views.Loaded(views.OpsStripe{
+			Connected: true, Failures: []models.StripeReport{r},
+		})}
+		said := text(viewstest.Render(t, views.OpsPage(page)))
+		if !strings.Contains(said, "Give up…") || !strings.Contains(said, label) ||
+			strings.Contains(said, "Check Stripe again") != (label != "") || strings.Contains(said, "Send again") {
+			t.Errorf("want the button %q:\n%s", label, said)
+		}
+	}
+}
+
 // TestTotalsThatDifferAddUp checks that the difference of a total is Stripe's total minus the sent
 // units of the period, even if some were sent in another period.
 func TestTotalsThatDifferAddUp(t *testing.T) {

@@ -294,6 +294,9 @@ func overageSentence(c *models.Catalogue, s models.Standing) string {
 
 // noLimit says what happens without a spend limit.
 func noLimit(c *models.Catalogue, s models.Standing) string {
+	if s.MemberLimit != nil && *s.MemberLimit <= s.Included {
+		return "No limit is set. Your member limit is reached before any extra " + c.UnitPlural + " are needed."
+	}
 	if s.PastDue {
 		return fmt.Sprintf("No limit is set. Extra %s are paused until the payment succeeds; after that, they are billed.",
 			c.UnitPlural)
@@ -302,9 +305,6 @@ func noLimit(c *models.Catalogue, s models.Standing) string {
 		return fmt.Sprintf("You have set no limit of your own: extra %s are billed until your organization's spend limit is reached. "+
 			"If you set your own limit, extra %s are paused from the time you reach it until the reset.",
 			c.UnitPlural, c.UnitPlural)
-	}
-	if s.MemberLimit != nil && *s.MemberLimit <= s.Included {
-		return "No limit is set. Your member limit is reached before any extra " + c.UnitPlural + " are needed."
 	}
 	if s.MemberLimit != nil {
 		return fmt.Sprintf("No limit is set: extra %s are billed until your member limit is reached. "+

@@ -64,11 +64,12 @@ func (s *Server) resumeStripe(c echo.Context, viewer *models.Viewer) error {
 	if err := billing.Resume(ctx, s.db, models.Now(s.now), viewer.User.Email); err != nil {
 		return s.opsDone(c, sendingResumed, sendingUnchanged, err)
 	}
-	paused, err := s.db.NewSelect().Model((*models.StripeState)(nil)).Where("paused IS NOT NULL").Exists(ctx)
+	done := sendingResumed
+	paused, err := billing.SendingPaused(ctx, s.db)
 	if paused {
-		return s.opsDone(c, stopEnded, sendingUnchanged, err)
+		done = stopEnded
 	}
-	return s.opsDone(c, sendingResumed, sendingUnchanged, err)
+	return s.opsDone(c, done, sendingUnchanged, err)
 }
 
 func (s *Server) unblockStripe(c echo.Context, viewer *models.Viewer) error {

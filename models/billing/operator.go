@@ -137,6 +137,11 @@ func switchSending(ctx context.Context, db *models.DB, now time.Time, actor, act
 	})
 }
 
+// SendingPaused reports whether sending is paused, as it can still be after Resume.
+func SendingPaused(ctx context.Context, db bun.IDB) (bool, error) {
+	return db.NewSelect().Model((*models.StripeState)(nil)).Where("paused IS NOT NULL").Exists(ctx)
+}
+
 // ErrUnchanged means that an operator's action changes nothing, so the audit log has no entry.
 var ErrUnchanged = errors.New("already done; nothing was changed")
 

@@ -21,8 +21,6 @@ import (
 const (
 	// sealGrace is how long after the end of an hour its events are sealed.
 	sealGrace = 2 * time.Minute
-	// maxAge is the age after which a report is not sent. Stripe accepts 35 days.
-	maxAge = models.StripeReportMaxAge
 	// clockMargin is the maximum difference between the clocks of two processes.
 	clockMargin = time.Minute
 	// resendGuard is how long after its first attempt a report may be sent again. Stripe remembers

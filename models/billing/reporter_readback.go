@@ -334,7 +334,7 @@ func (r *Reporter) replace(ctx context.Context, tx bun.Tx, report *models.Stripe
 	if err != nil {
 		return err
 	}
-	if now.Sub(report.Minute.UTC()) > maxAge {
+	if now.Sub(report.Minute.UTC()) > models.StripeReportMaxAge {
 		v.state, v.text = models.ReportExpired, "Stripe never received it, and it is too old to be sent again"
 		return r.write(ctx, tx, report, v)
 	}

@@ -155,7 +155,7 @@ func (r *Reporter) newReport(s *slice, minute, now time.Time) *models.StripeRepo
 		Minute: minute, PeriodStart: s.period.Start, PeriodEnd: s.period.End, NoMinute: s.noMinute, Counts: models.CountsOverage,
 		State: models.ReportSealed, NextAttemptAt: &now, CreatedAt: now,
 	}
-	if now.Sub(minute) > maxAge {
+	if now.Sub(minute) > models.StripeReportMaxAge {
 		text := "too old to be sent: Stripe accepts usage that is up to 35 days old"
 		report.State, report.NextAttemptAt, report.LastError = models.ReportExpired, nil, &text
 	}

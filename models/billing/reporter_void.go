@@ -89,7 +89,7 @@ func (r *Reporter) takeBackVoids(ctx context.Context) error {
 // void keeps waiting for the invoice. It returns ErrStreamBusy if it can try again.
 func (r *Reporter) takeBack(ctx context.Context, v *models.UsageVoid, of *models.StripeReport) error {
 	// An earlier release reported all units, and its tiers decided how many of them are billed.
-	if of.Counts != models.CountsOverage || r.now().Sub(of.Minute) > maxAge {
+	if of.Counts != models.CountsOverage || r.now().Sub(of.Minute) > models.StripeReportMaxAge {
 		return nil
 	}
 	made := false

@@ -46,7 +46,7 @@ func Member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 		d.RunsOut = &at
 	}
 	if p.Type == models.Team {
-		d.Subscription.Organization = "Lantern and Kettle"
+		d.Subscription.Organization, d.Subscription.Shared = "Lantern and Kettle", true
 	} else if p.BasePriceCents > 0 {
 		d.Subscription.Status, d.Subscription.Manageable = models.StatusActive, true
 	}

@@ -1,0 +1,88 @@
+package views_test
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"tollgate/views/viewstest"
+)
+
+func TestOrganizationPages(t *testing.T) {
+	pages := viewstest.OrgPages(t)
+	for _, test := range []struct {
+		page    string
+		want    []string
+		without []string
+	}{
+		{"org", []string{
+			"1,804 suggestions used", "Used by 37 of 42 members", "Average per member 42.95",
+			"1 Alma Teapot alma.teapot@example.com 118 100 118%", "6.5% Exceeded", "2 months have overage.",
+			"Business, 42 seats × $20.00 $840.00 Overage: 36 × $0.20 $7.20 So far in this period $847.20 " +
+				"More overage at this pace: about 61 × $0.20 $12.20 Forecast for the whole period $859.40",
+			"36 suggestions beyond the plan, by 3 members.",
+			"The number of seats comes from the subscription. Estimate, before tax; the invoice is authoritative.",
+		}, []string{"No month has overage", "by hand"}},
+		{"org-by-hand", []string{
+			"Business, 37 seats × $20.00 $740.00", "Each member with usage in this billing period counts as a seat.",
+			"This plan has no Stripe subscription: its base price and overage are billed by hand.",
+		}, []string{"nothing is billed"}},
+		{"org-trial", []string{
+			"Trial until Dec 9, 2026 (in 16 days)", "After that, Business costs $20.00 per seat per month.",
+			"Business, 42 seats × $0.00 $0.00 So far in this period $0.00 Forecast for the whole period $0.00",
+		}, []string{"$840", "× $0.20"}},
+		{"org-new", []string{
+			"Business, 1 seat × $20.00 $20.00", "No usage in this billing period yet (1 member)", "Nothing used yet", "No overage so far",
+		}, nil},
+		{"members", []string{
+			"42 members", "Page 1 of 2",
+			"Yara Tambourine yara.tambourine@example.com yara.tambourine@example.com 0 100 0% Safe 0 —",
+		}, nil},
+		{"members-narrowed", []string{"37 of 42 members", "Page 2 of 2"}, nil},
+		{"members-none", []string{"0 of 42 members", "No members match this search."}, []string{"<b>"}},
+	} {
+		t.Run(test.page, func(t *testing.T) {
+			said := text(viewstest.Render(t, pages[test.page]))
+			for _, want := range test.want {
+				if !strings.Contains(said, want) {
+					t.Errorf("the page does not say %q:\n%s", want, said)
+				}
+			}
+			for _, not := range test.without {
+				if strings.Contains(said, not) {
+					t.Errorf("the page says %q", not)
+				}
+			}
+		})
+	}
+	narrowed := viewstest.Render(t, pages["members-narrowed"])
+	for _, want := range []string{
+		`aria-sort="ascending"`, `href="/org/members.csv?level=safe&amp;q=example&amp;sort=name"`,
+		`href="/org/members?level=safe&amp;q=example&amp;sort=name"`, `value="safe" selected`, `name="sort" value="name"`,
+	} {
+		if !strings.Contains(narrowed, want) {
+			t.Errorf("the filtered table has no %s", want)
+		}
+	}
+	if n := strings.Count(narrowed, "aria-sort"); n != 1 {
+		t.Errorf("%d columns have aria-sort, want 1", n)
+	}
+}
+
+// shareBar matches a bar and the number next to it.
+var shareBar = regexp.MustCompile(`class="c-bar" width="([\d.]+)%" height="8" rx="4"></rect></svg></span> ([\d.]+)%`)
+
+func TestShareBarsMatchTheirNumbers(t *testing.T) {
+	bars := shareBar.FindAllStringSubmatch(viewstest.Render(t, viewstest.OrgPages(t)["org"]), -1)
+	if len(bars) != 10 {
+		t.Fatalf("%d bars, want 10", len(bars))
+	}
+	for _, bar := range bars {
+		drawn, _ := strconv.ParseFloat(bar[1], 64)
+		said, _ := strconv.ParseFloat(bar[2], 64)
+		if drawn < said-0.06 || drawn > said+0.06 {
+			t.Errorf("a bar of %s%% is next to the number %s%%", bar[1], bar[2])
+		}
+	}
+}
