@@ -425,14 +425,14 @@ func (b *bench) growthSection(ctx context.Context) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s\n\n%s\n\n%s", growthHeading,
 		wrapped("", "Measured with `go run ./web/bench -only growth -sizes %s -sqlite-sizes %s` on %s at commit %s. Each row is a separate "+
-			"database with %d people. In each of %d rounds, each call is measured once on each database, for %s after a warm-up of "+
-			"%s. PostgreSQL has a quarter of the memory as its shared_buffers, and max_wal_size=%s.%s The stored events have "+
-			"random idempotency keys. Consume is measured with two kinds of keys: keys that grow with time, and random keys. The "+
-			"goal, for both kinds: the rate with the most events is at least %.1f times the rate with the fewest. The ratios "+
+			"database with %d people. In each of %d rounds, each of these runs once on each database: consume with keys that sort "+
+			"by time, consume with random keys, and check. Each runs for %s, after a warm-up of %s. PostgreSQL has a quarter of "+
+			"the memory as its shared_buffers, and max_wal_size=%s.%s The stored events have random idempotency keys. The goal, "+
+			"for both kinds of keys: the rate with the most events is at least %.1f times the rate with the fewest. The ratios "+
 			"compare a row with the first row of the same kind of database; they are medians of the rounds, with the lowest and "+
-			"the highest value. The page columns have the median time of %d requests by an admin, right after the load; the "+
-			"section Pages has times without load before. The column \"sealing\" is the rate at which %d events of %d customers "+
-			"are put into reports. After the load, `tollgate verify` found no difference.",
+			"the highest value. The page columns have the median time of %d requests by an admin, right after the load. The "+
+			"section Pages shows the times on a server that had no load before. The column \"sealing\" is the rate at which %d "+
+			"events of %d customers are put into reports. After the load, `tollgate verify` found no difference.",
 			joined(b.Sizes), joined(b.LiteSizes), time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, b.Rounds,
 			b.Duration, b.growthWarmUp(), maxWALSize, b.busyText(), growthGoal, b.Requests, sealedAtOnce, sealedBy), table(b.growthTable()))
 	for _, g := range b.grown {
@@ -440,8 +440,9 @@ func (b *bench) growthSection(ctx context.Context) string {
 			continue
 		}
 		fmt.Fprintf(&text, "\n%s\n", wrapped("", "With `--keep-events %s` on the largest database on PostgreSQL, %d events were deleted during "+
-			"the load. Meanwhile, the rate of consume with random keys was %.0f/s. Right before, on the same database, it was %.0f/s. In "+
-			"both measurements, the other databases had no load.", growthKeep, g.deleted, median(g.pruned), median(g.alone)))
+			"the load. Meanwhile, the rate of consume with random keys was %.0f/s. Before that, without a deletion, it was %.0f/s on "+
+			"the same database. Between the two, the server was restarted. In both measurements, the other databases had no load.",
+			growthKeep, g.deleted, median(g.pruned), median(g.alone)))
 	}
 	return text.String()
 }

@@ -363,8 +363,8 @@ func (b *bench) pagesSection(ctx context.Context) string {
 	all := b.pages[1]
 	return fmt.Sprintf("%s\n\n%s\n\n%s\n\n%s", pagesHeading,
 		wrapped("", "Measured with `go run ./web/bench -only pages` on %s at commit %s. The database is PostgreSQL with one organization of "+
-			"%d members, a record for each member in each of %d months, and %d events (%s). It was filled in %s, and `tollgate verify` "+
-			"found no difference in %s. The columns \"at %s\" are from a database with about a tenth of the events.%s",
+			"%d members, a record for each member in each of %d months, and %d events (%s). Filling it took %s. `tollgate verify` "+
+			"took %s and found no difference. The columns \"at %s\" are from a database with about a tenth of the events.%s",
 			time.Now().UTC().Format(time.DateOnly), revision(ctx, b.root), b.Members, pageMonths,
 			all.events, all.size, all.made.Round(time.Second), all.verified.Round(time.Second), millionEvents(b.pages[0].events), b.busyText()),
 		wrapped("", "An admin who signed in with a one-time link requests each page %d times, one request after another on one "+
