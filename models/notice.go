@@ -67,6 +67,8 @@ func (c *Catalogue) consequence(s Standing, v Verdict) string {
 		fmt.Fprintf(&b, " This request would exceed your spend limit of %s.", c.FormatMoney(*s.SpendLimitCents))
 	case v.Reason == PaymentPastDue, s.nextIsRefused(PaymentPastDue):
 		fmt.Fprintf(&b, " The last payment failed, so extra %s are paused until it succeeds.", c.UnitPlural)
+	case v.Reason == OrganizationSpendLimitReached && !s.nextIsRefused(OrganizationSpendLimitReached):
+		b.WriteString(" This request would exceed your organization's spend limit.")
 	case v.Reason == OrganizationSpendLimitReached, s.nextIsRefused(OrganizationSpendLimitReached):
 		fmt.Fprintf(&b, " Your organization has reached its spend limit, so extra %s are paused.", c.UnitPlural)
 	case s.nextIsRefused(SpendLimitReached):

@@ -14,6 +14,10 @@ func TestNotice(t *testing.T) {
 	const yours = " Your included suggestions reset on Dec 1, 2026, 00:00 UTC."
 	allowed, exhausted, limited := models.Verdict{Allowed: true}, models.Verdict{Reason: models.IncludedExhausted},
 		models.Verdict{Reason: models.SpendLimitReached}
+	organization := models.Verdict{Reason: models.OrganizationSpendLimitReached}
+	spent := func(cents int64) models.OrganizationSpend {
+		return models.OrganizationSpend{Cents: cents, LimitCents: ptr(int64(100))}
+	}
 	for _, test := range []struct {
 		standing models.Standing
 		verdict  models.Verdict
@@ -52,6 +56,11 @@ func TestNotice(t *testing.T) {
 		{models.Standing{Used: 4075, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(120_000))}, limited,
 			"You've used all 75 suggestions of your plan and 4,000 extra ($1,200.00 so far). This request would exceed your spend limit " +
 				"of $1,200.00." + yours},
+		// The request was too large for the organization's limit, or one more unit would be, too.
+		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30, Organization: spent(60)}, organization,
+			"You've used 75 of 75 suggestions (100%). This request would exceed your organization's spend limit." + yours},
+		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30, Organization: spent(90)}, organization,
+			"You've used 75 of 75 suggestions (100%). Your organization has reached its spend limit, so extra suggestions are paused." + yours},
 		// More units were granted after some were billed.
 		{models.Standing{Used: 70, Overage: 3, OverageCents: 90, Included: 75}, allowed,
 			"You've used 67 of 75 suggestions (89%) and 3 extra ($0.90 so far)." + yours},

@@ -275,7 +275,7 @@ func TestIdentitiesOf(t *testing.T) {
 			"bob@example.com": "bob@example.com belongs to the user " + bob.ID.String() +
 				", who is not linked to Slack or another sign-in provider yet. Anyone who signs in with this address as their verified " +
 				"address gets the role.",
-			"unknown@example.com": "unknown@example.com belongs to no person yet. A person with this email is created.",
+			"unknown@example.com": "No person has the email unknown@example.com yet. If the command succeeds, it creates one.",
 		} {
 			if known, err := models.IdentitiesOf(f.ctx, f.db, email); err != nil || known.Describe() != want {
 				t.Errorf("%q, %v, want %q", known.Describe(), err, want)

@@ -57,7 +57,7 @@ func wrapIdentities(email string, err error) error {
 // the email a role.
 func (i *Identities) Describe() string {
 	if i.UserID == uuid.Nil {
-		return i.Email + " belongs to no person yet. A person with this email is created."
+		return "No person has the email " + i.Email + " yet. If the command succeeds, it creates one."
 	}
 	known := i.List()
 	if len(known) == 0 {

@@ -129,8 +129,8 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageCredited:
 		return "voided events that the invoice contains; credit notes have taken the amount back"
 	case models.OverageNotBilled:
-		return "voided events that were reported but are on no invoice. Another row also contains these units. " +
-			"They are negative here, so that they do not count twice"
+		return "voided events that were reported but are on no invoice. Another row already " +
+			"includes these units, so this row subtracts them"
 	case models.OverageVoided:
 		return "the invoice was voided"
 	case models.OverageUncollectible:

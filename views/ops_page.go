@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "Refusals by reason, of people who were refused for that reason in the last 24 hours. The numbers count these " +
-	"people's refusals in the whole billing period, not only in the 24 hours. They are approximate."
+const refusalsCounted = "Only people who were refused in the last 24 hours are counted. Each number includes all of their refusals for " +
+	"that reason in the billing period, also older ones. The numbers are approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

@@ -83,7 +83,7 @@ func stateMeaning(s models.ReportState) string {
 	case models.ReportExpired:
 		return "too old for Stripe to accept"
 	case models.ReportDead:
-		return "refused three times; or it never arrived, and no minute is free for its replacement"
+		return "refused by Stripe three times; or it never arrived and cannot be replaced, because each minute that it could use has a report"
 	case models.ReportGivenUp:
 		return "given up by an operator, or because a credit note takes its units back"
 	}

@@ -111,7 +111,7 @@ func defaultLimitText(c *models.Catalogue, s models.OrganizationSummary) string 
 // keepLabel is the label of the link that does not save a new spend limit.
 func keepLabel(current *int64) string {
 	if current == nil {
-		return "Set no limit"
+		return "Do not set a limit"
 	}
 	return "Keep the current limit"
 }

@@ -23,8 +23,10 @@ type OrgMember struct {
 	// Self means that the viewer is this member. OnlyAdmin means that the organization has no other
 	// admin.
 	Self, OnlyAdmin bool
-	SignedUp        time.Time
-	Plan            models.Plan
+	// HasPlan means that the organization has a plan.
+	HasPlan  bool
+	SignedUp time.Time
+	Plan     models.Plan
 	// Standing, Days, Months, Moved and Comparison are the same as on the member's own page.
 	Standing   Widget[models.Standing]
 	Days       Widget[charts.Daily]
@@ -126,7 +128,12 @@ func roleMeaning(role models.Role) string {
 // removalText says what a removal does.
 func (d OrgMember) removalText() string {
 	who := displayName(d.Name, d.Email)
-	if d.Self {
+	switch {
+	case d.Self && !d.HasPlan:
+		return "You leave the organization and can no longer open its pages. Your own plan and usage do not change."
+	case !d.HasPlan:
+		return who + " leaves the organization immediately. Their own plan and usage do not change."
+	case d.Self:
 		return fmt.Sprintf("You lose the organization's plan and its pages immediately. Your usage so far stays billed to %s.", d.Organization)
 	}
 	return fmt.Sprintf("%s loses the organization's plan immediately. Their usage so far stays billed to %s.", who, d.Organization)

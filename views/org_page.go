@@ -39,6 +39,14 @@ type Org struct {
 	Changes Widget[[]models.AuditEntry]
 }
 
+// orgPlan names the organization's plan.
+func orgPlan(d Org) string {
+	if d.Summary.Failed == "" && !d.Summary.Value.HasPlan {
+		return "No organization plan"
+	}
+	return d.Plan.Name + " plan"
+}
+
 // OrgCost is the cost of a period, before tax.
 type OrgCost struct {
 	// Seats is the subscription's number of seats if Subscribed. Otherwise it is the number of members

@@ -63,8 +63,8 @@ func (d PastOrg) finding() string {
 	if u.ActiveUsers == 0 {
 		return fmt.Sprintf("No usage in this billing period (%s).", members(u.TotalUsers))
 	}
-	return fmt.Sprintf("Used by %s of %s. Only current members who had signed up before the period ended, or who "+
-		"have usage in it, are counted.",
+	return fmt.Sprintf("Used by %s of %s. This counts current members who had signed up before the period "+
+		"ended, or have usage in it. Former members are not counted.",
 		models.FormatCount(u.ActiveUsers), members(u.TotalUsers))
 }
 

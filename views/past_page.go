@@ -86,7 +86,7 @@ func (d Past) costNote() string {
 	case d.byOrganization():
 		return "Billed to the organization. " + note
 	case d.baseCents() > 0:
-		return "The base price is today's. " + note
+		return "This uses the plan's current base price. " + note
 	}
 	return note
 }

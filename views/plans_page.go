@@ -46,6 +46,15 @@ type PlanCost struct {
 	Refused int64
 }
 
+// aboutPlans says how a purchase works; empty if nothing can be bought.
+func aboutPlans(d Plans) string {
+	if !d.StripeConnected {
+		return ""
+	}
+	return "A plan that you buy applies immediately, with all of its included units. To switch from a plan that you pay for " +
+		"here, cancel it first. It stays active until its period ends; then you can buy another one."
+}
+
 // wouldHaveCost returns the line that compares the plan by past usage; empty if the plan is not
 // compared.
 func wouldHaveCost(c *models.Catalogue, costs *PlanCosts, p models.Plan) string {
@@ -56,20 +65,20 @@ func wouldHaveCost(c *models.Catalogue, costs *PlanCosts, p models.Plan) string 
 	if !ok {
 		return ""
 	}
-	span := fmt.Sprintf("With your usage of the last %d months, ", costs.Months)
+	span, sum := fmt.Sprintf("With your usage of the last %d months, ", costs.Months), " in total"
 	if costs.Months == 1 {
-		span = "With your usage of the last month, "
+		span, sum = "With your usage of this month so far, ", ""
 	}
 	switch {
 	case cost.Refused > 0 && cost.Cents == 0:
 		return fmt.Sprintf("%s%s would have cost nothing and would have refused %s.", span, p.Name, c.Units(cost.Refused))
 	case cost.Refused > 0:
-		return fmt.Sprintf("%s%s would have cost %s and would have refused %s.",
-			span, p.Name, c.FormatMoney(cost.Cents), c.Units(cost.Refused))
+		return fmt.Sprintf("%s%s would have cost %s%s and would have refused %s.",
+			span, p.Name, c.FormatMoney(cost.Cents), sum, c.Units(cost.Refused))
 	case cost.Cents == 0:
 		return fmt.Sprintf("%s%s would have cost nothing.", span, p.Name)
 	}
-	return fmt.Sprintf("%s%s would have cost %s.", span, p.Name, c.FormatMoney(cost.Cents))
+	return fmt.Sprintf("%s%s would have cost %s%s.", span, p.Name, c.FormatMoney(cost.Cents), sum)
 }
 
 // plansOf returns the plans of one type, in the catalog's order.
@@ -129,11 +138,11 @@ func cannotBuy(d Plans, p models.Plan) string {
 	case !d.StripeConnected:
 		return "Billing is not available here, so nothing can be bought."
 	case p.Type == models.Team && d.Organization == "":
-		return "Team plans are for organizations, and you belong to none."
+		return "Team plans are for organizations, and you belong to none. Ask the operator of this service to add you to one."
 	case p.Type == models.Team && !d.MayBuyTeam:
 		return "An admin of your organization can buy it."
 	case p.Type == models.Individual && d.Current.Organization != "":
-		return ui.Sentence("Your plan comes from " + d.Current.Organization)
+		return "Your plan comes from " + d.Current.Organization + ", so you cannot buy one of your own."
 	case running(d.Current) && p.Type == d.Current.Plan.Type && d.Current.EndsAt != nil:
 		return fmt.Sprintf("%s stays active until %s. You can buy %s then.", d.Current.Plan.Name, ui.Day(*d.Current.EndsAt), p.Name)
 	case running(d.Current) && p.Type == d.Current.Plan.Type && d.Current.Trial:

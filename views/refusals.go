@@ -15,13 +15,13 @@ type RefusedMembers struct {
 	Total int64
 }
 
-// reasonText describes a reason for a refusal: "No included suggestions left".
+// reasonText describes a reason for a refusal: "Not enough included suggestions left".
 func reasonText(c *models.Catalogue, r models.Reason) string {
 	switch r {
 	case models.MemberLimitReached:
 		return "Member limit reached"
 	case models.IncludedExhausted:
-		return "No included " + c.UnitPlural + " left"
+		return "Not enough included " + c.UnitPlural + " left"
 	case models.PaymentPastDue:
 		return "Last payment failed"
 	case models.SpendLimitReached:

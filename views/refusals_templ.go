@@ -66,7 +66,7 @@ func refusedCard(c *models.Catalogue, d Widget[RefusedMembers], when string, dur
 						}()
 					}
 					ctx = templ.InitializeContext(ctx)
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 1, "Members who reach a limit appear here.")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 1, "Members whose requests are refused are listed here.")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
@@ -231,7 +231,7 @@ func refusedCard(c *models.Catalogue, d Widget[RefusedMembers], when string, dur
 			}
 			return nil
 		})
-		templ_7745c5c3_Err = ui.Card("refused", "Members who reached a limit",
+		templ_7745c5c3_Err = ui.Card("refused", "Refused members",
 			"Members who asked for more "+c.UnitPlural+" and were refused in "+when+". The counts are approximate.").Render(templ.WithChildren(ctx, templ_7745c5c3_Var2), templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err

@@ -163,7 +163,7 @@ func SettingsPage(d Settings) templ.Component {
 				}
 				return nil
 			})
-			templ_7745c5c3_Err = ui.Card("level", "Warning level", "What the Slack app shows you when you use a "+d.Catalogue.UnitSingular+".").Render(templ.WithChildren(ctx, templ_7745c5c3_Var3), templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Card("level", "Warning level", "What the Slack app shows you when you reach a warning level, or when a request is refused.").Render(templ.WithChildren(ctx, templ_7745c5c3_Var3), templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

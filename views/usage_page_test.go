@@ -119,7 +119,8 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"a plan that is billed by hand", byHand,
-			[]string{"Plans cannot be bought here.", "billed by hand"}, []string{"nothing can be bought or billed"},
+			[]string{"Plans cannot be bought here. To change your plan, ask the operator of this service.", "billed by hand"},
+			[]string{"nothing can be bought or billed"},
 		},
 		{
 			"overage is separate", viewstest.Member(t, "pro", 96, 75),

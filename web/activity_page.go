@@ -2,7 +2,9 @@ package web
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -54,8 +56,11 @@ func (s *Server) selectedActivity(c echo.Context, user *models.User) (models.Per
 		standing, err := s.standing(c.Request().Context(), user.Email)
 		return standing.Period, err
 	})
-	if isProblem(err) {
+	if p := (*Problem)(nil); errors.As(err, &p) {
 		err = echo.ErrNotFound
+		if slices.ContainsFunc(p.Errors, func(e FieldError) bool { return e.Path == "period" }) {
+			err = noSuchPeriod()
+		}
 	}
 	return selected, after, err
 }

@@ -20,7 +20,7 @@ import (
 // Decision is the answer of check, consume, holds and usage, as the API's document describes it.
 // appendDecision writes the answers themselves; a test checks that both agree.
 type Decision struct {
-	Allowed          bool          `json:"allowed" doc:"Whether the person may have the requested quantity."`
+	Allowed          bool          `json:"allowed" doc:"Whether the quantity is allowed; true after a settlement, release, void or grant."`
 	Reason           *string       `json:"reason" doc:"Null if allowed."`
 	WarningLevel     string        `json:"warning_level" enum:"safe,warning,critical,exceeded" doc:"The level of use, after the decision."`
 	Email            string        `json:"email"`

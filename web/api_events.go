@@ -49,7 +49,7 @@ type eventsAnswer struct {
 type eventResult struct {
 	IdempotencyKey *string `json:"idempotency_key" doc:"The event's key; null if missing or invalid."`
 	Status         string  `json:"status" enum:"recorded,duplicate,conflict,invalid" doc:"conflict: the key was used with another quantity."`
-	EventID        *string `json:"event_id" format:"uuid" doc:"The event, also of a duplicate; null if the status is conflict or invalid."`
+	EventID        *string `json:"event_id" format:"uuid" doc:"The event; for a duplicate, the first one. Null if conflict or invalid."`
 	Error          *string `json:"error" doc:"What is wrong with the event; null if nothing is wrong."`
 }
 

@@ -37,8 +37,8 @@ func TestChangeOrganization(t *testing.T) {
 		})
 		f.post("/v1/consume", fmt.Sprintf(memberCall, "ada", 3, "b")).want(t, 200, map[string]any{
 			"allowed": false, "reason": "organization_spend_limit_reached", "member_limit": 60, "slack.response_type": "ephemeral",
-			"notice": "You've used all 50 suggestions of your plan and 2 extra ($0.50 so far). Your organization has reached its spend limit, " +
-				"so extra suggestions are paused. Your included suggestions reset on Dec 1, 2026, 00:00 UTC.",
+			"notice": "You've used all 50 suggestions of your plan and 2 extra ($0.50 so far). This request would exceed your " +
+				"organization's spend limit. Your included suggestions reset on Dec 1, 2026, 00:00 UTC.",
 		})
 		f.post("/v1/consume", fmt.Sprintf(memberCall, "ada", 2, "c")).want(t, 200, map[string]any{"allowed": true, "overage_cents": 100})
 		f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, 200, map[string]any{"reason": "organization_spend_limit_reached"})

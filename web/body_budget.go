@@ -253,7 +253,7 @@ func (l *bodyLease) parseForm(request *http.Request) error {
 		err = request.ParseForm()
 	}
 	if err != nil {
-		return newProblem(codeBadForm, "The form is invalid or incomplete.")
+		return newProblem(codeBadForm, "The form is invalid or incomplete. Go back, reload the page and send the form again.")
 	}
 	return nil
 }

@@ -64,8 +64,8 @@ func (s *Server) checkout(c echo.Context, viewer *models.Viewer) error {
 			Title: "You already have a subscription", Portal: true,
 			Lines: []string{
 				"You would pay for two plans, so nothing was bought.",
-				"You can cancel your subscription in Stripe's portal. It stays active until the paid period ends. " +
-					ui.Sentence("Then you can buy "+plan.Name),
+				"In Stripe's portal, you can cancel your subscription or pay an open invoice. " +
+					ui.Sentence("After the subscription has ended, you can buy "+plan.Name),
 			},
 		})
 	case errors.Is(err, billing.ErrNotSetUp):
@@ -100,7 +100,10 @@ func (s *Server) buyer(ctx context.Context, viewer *models.Viewer, plan models.P
 
 var notConnected = views.Purchase{
 	Title: "Billing is not available here",
-	Lines: []string{"Usage is counted and limits apply, but plans cannot be bought or managed."},
+	Lines: []string{
+		"Usage is counted and limits apply, but plans cannot be bought or managed.",
+		"To get another plan, ask the operator of this service.",
+	},
 }
 
 func (s *Server) showPurchase(c echo.Context, status int, page views.Purchase) error {

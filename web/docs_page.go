@@ -71,10 +71,10 @@ func (s *Server) describe(schemas huma.Registry) views.Docs {
 		d.Operations = append(d.Operations, o)
 	}
 	for code, p := range problems {
-		if p.onPages {
+		if p.meaning == "" {
 			continue
 		}
-		d.Errors = append(d.Errors, views.DocsError{Code: string(code), Title: p.title, Status: strconv.Itoa(p.status)})
+		d.Errors = append(d.Errors, views.DocsError{Code: string(code), Meaning: p.meaning, Status: strconv.Itoa(p.status)})
 	}
 	slices.SortFunc(d.Errors, func(a, b views.DocsError) int { return strings.Compare(a.Status+a.Code, b.Status+b.Code) })
 	return d

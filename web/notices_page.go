@@ -56,7 +56,7 @@ func (s *Server) noticesForm(ctx context.Context, viewer *models.Viewer, sent *m
 func (s *Server) verifyHint() string {
 	const unverified = "Your address is not verified yet"
 	if !s.issuer.Configured() {
-		return unverified + ", so you get no mail."
+		return unverified + ", so you get no mail. Ask the operator of this service to set up a sign-in, which verifies it."
 	}
 	return unverified + ". Sign in with " + s.issuer.name() + " to verify it."
 }
@@ -68,7 +68,8 @@ func (s *Server) linkHint(privileged bool) string {
 		return unlinked + "Sign in with Slack to link it."
 	}
 	if privileged {
-		return unlinked + "For an admin or operator, only a sign-in with Slack can link it, and this server offers none."
+		return unlinked + "Admins and operators can link it only by signing in with Slack, which is not set up here. " +
+			"Ask the operator of this service to set it up."
 	}
 	return unlinked + "To link it, use the Slack app once."
 }

@@ -239,7 +239,11 @@ func TestHintsNameAPossibleSignIn(t *testing.T) {
 		signIn       SignIn
 		verify, link string
 	}{
-		{SignIn{Issuer: SlackIssuer}, unverified + ", so you get no mail.", unlinked + "To link it, use the Slack app once."},
+		{
+			SignIn{Issuer: SlackIssuer},
+			unverified + ", so you get no mail. Ask the operator of this service to set up a sign-in, which verifies it.",
+			unlinked + "To link it, use the Slack app once.",
+		},
 		{
 			SignIn{Issuer: SlackIssuer, ClientID: "1", ClientSecret: "2"},
 			unverified + ". Sign in with Slack to verify it.", unlinked + "Sign in with Slack to link it.",

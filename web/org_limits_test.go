@@ -356,3 +356,19 @@ func TestRolesAndRemovals(t *testing.T) {
 		must(t, models.Verify(t.Context(), f.db, func(d models.Difference) { t.Errorf("a recount differs: %s", d) }))
 	})
 }
+
+// The admin of an organization without a plan reads that a removal ends no plan.
+func TestARemovalWithoutAPlan(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.person("ada@example.com", "T1", models.Admin, false)
+		f.person("amy@example.com", "T1", models.Admin, false)
+		bob := f.person("bob@example.com", "T1", models.Member, false)
+		ada := f.signedIn("ada@example.com")
+		says(t, "bob's page", ada.get(views.PathMember(bob.ID)).main(),
+			[]string{"bob@example.com leaves the organization immediately. Their own plan and usage do not change."}, []string{"stays billed"})
+		says(t, "ada's page", ada.get(views.PathMember(f.user("ada@example.com").ID)).main(),
+			[]string{"You leave the organization and can no longer open its pages. Your own plan and usage do not change."},
+			[]string{"stays billed"})
+		says(t, "the organization's page", ada.get("/org").main(), []string{"No organization plan"}, []string{"Free plan"})
+	})
+}

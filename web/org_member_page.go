@@ -78,6 +78,11 @@ func (s *Server) describeMember(c echo.Context, viewer *models.Viewer, user *mod
 	if err != nil {
 		return err
 	}
+	held, err := models.SubscriptionOfOrganization(ctx, s.db, o.ID)
+	if err != nil {
+		return err
+	}
+	page.HasPlan = held != nil && held.Active()
 	page.Frame, page.Catalogue, page.Organization = s.frame(c), s.catalogue, o.Name
 	page.ID, page.Name, page.Email, page.Role, page.SignedUp = user.ID, user.Name, user.Email, user.Role, user.CreatedAt
 	page.OwnLimit, page.DefaultLimit = user.MemberLimit, settings.MemberLimit

@@ -207,7 +207,11 @@ func (s *Server) needsAdmin(c echo.Context, viewer *models.Viewer) error {
 		return err
 	}
 	p.Detail = ui.Sentence("This page is for the admins of "+viewer.Organization.Name) +
-		" This organization has no admin yet. The operator of this service can add one, and a member who buys a team plan becomes its admin."
+		" This organization has no admin yet. The operator of this service can add one"
+	if s.shop != nil {
+		p.Detail += ", and a member who buys a team plan becomes its admin"
+	}
+	p.Detail += "."
 	if len(admins) > 0 {
 		p.Detail = ui.Sentence("This page is for the admins of "+viewer.Organization.Name) + " They can help you:"
 	}

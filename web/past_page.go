@@ -13,8 +13,15 @@ import (
 	"tollgate/views"
 )
 
-// selectedPeriod returns the parameter period; nil without one. An invalid period, and one that has
-// not begun, is a page that does not exist.
+// noSuchPeriod is the error of a page for an invalid period, or for one that has not begun.
+func noSuchPeriod() *Problem {
+	p := newProblem(codeNotFound, "There is no such billing period. Use a past month or the current one, such as ?period=2026-10.")
+	p.detailed = true
+	return p
+}
+
+// selectedPeriod returns the parameter period; nil without one. It returns noSuchPeriod if it is
+// invalid or has not begun.
 func selectedPeriod(query url.Values, now time.Time) (*models.PeriodQuery, error) {
 	texts := query["period"]
 	if texts == nil {
@@ -22,7 +29,7 @@ func selectedPeriod(query url.Values, now time.Time) (*models.PeriodQuery, error
 	}
 	selected, err := models.ParsePeriod(texts[0])
 	if err != nil || len(texts) > 1 || selected.Start.After(now) {
-		return nil, echo.ErrNotFound
+		return nil, noSuchPeriod()
 	}
 	return &selected, nil
 }

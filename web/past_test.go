@@ -88,8 +88,9 @@ func TestPastPeriodOfAPerson(t *testing.T) {
 		for _, query := range []string{"?period=", "?period=x", "?period=2026-13", "?period=2027-01", "?period=0000-01", "?period=9999-12",
 			"?period=2026-11&period=2026-10", "?period=2026-11-31"} {
 			for _, path := range []string{"/usage", "/usage.csv"} {
-				if got := browser.get(path + query); got.status != http.StatusNotFound {
-					t.Errorf("%s%s: %s, want 404", path, query, got.kind())
+				got := browser.get(path + query)
+				if got.status != http.StatusNotFound || !strings.Contains(got.main(), "Page not found There is no such billing period.") {
+					t.Errorf("%s%s: %s %s, want 404", path, query, got.kind(), got.main())
 				}
 			}
 		}
@@ -107,7 +108,7 @@ func TestPastPeriodOfAMember(t *testing.T) {
 		f.person("boss@example.com", "T1", models.Admin, false)
 		admin, about := f.signedIn("boss@example.com"), "/org/members/"+f.user("ada@example.com").ID.String()
 		for query, want := range map[string]string{
-			"?period=2026-12": "0 suggestions used No usage in this billing period.", "?period=2026-11": "1 suggestion used",
+			"?period=2026-12": "0 suggestions used No usage in this billing period, so its plan", "?period=2026-11": "1 suggestion used",
 			"?period=2026-01": "8 suggestions used", "?period=2025-12": "before sign-up",
 		} {
 			got := admin.get(about + query)

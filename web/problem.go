@@ -28,6 +28,7 @@ type Problem struct {
 	// databaseAway means that the database is unreachable, full or stalled.
 	databaseAway bool
 	helpers      []views.Person // people who can help; shown on pages
+	detailed     bool           // a page shows the detail instead of its own text
 }
 
 // FieldError is an error in one field of a request.
@@ -61,43 +62,56 @@ const (
 	problemContentType                = "application/problem+json"
 )
 
-// problems maps each code to its HTTP status and title. onPages means that only pages and
-// requests from Stripe and Slack use the code, not the API.
+// problems maps each code to its HTTP status, its title, and what it means for the caller of the API.
+// Codes without a meaning are used only by pages and for requests from Stripe and Slack.
 var problems = map[models.Code]struct {
-	status  int
-	title   string
-	onPages bool
+	status         int
+	title, meaning string
 }{
-	codeInvalidJSON:                 {http.StatusBadRequest, "Not JSON", false},
-	codeUnauthorized:                {http.StatusUnauthorized, "No valid API key", false},
-	codeInsufficientScope:           {http.StatusForbidden, "The API key lacks the scope", false},
-	codeNotFound:                    {http.StatusNotFound, "Not found", false},
-	models.CodeUnknownUser:          {http.StatusNotFound, "Unknown user", false},
-	models.CodeUnknownOrganization:  {http.StatusNotFound, "Unknown organization", false},
-	models.CodeUnknownHold:          {http.StatusNotFound, "Unknown hold", false},
-	models.CodeUnknownEvent:         {http.StatusNotFound, "Unknown event", false},
-	codeMethodNotAllowed:            {http.StatusMethodNotAllowed, "Method not allowed", false},
-	models.CodeIdempotencyKeyReused: {http.StatusConflict, "Idempotency key reused", false},
-	models.CodeHoldSettled:          {http.StatusConflict, "Hold settled", false},
-	models.CodeHoldReleased:         {http.StatusConflict, "Hold released", false},
-	models.CodeHoldExpired:          {http.StatusConflict, "Hold expired", false},
-	models.CodeChangedMeanwhile:     {http.StatusConflict, "Changed in the meantime", true},
-	codePayloadTooLarge:             {http.StatusRequestEntityTooLarge, "Body too large", false},
-	codeUnsupportedMedia:            {http.StatusUnsupportedMediaType, "Not sent as JSON", false},
-	models.CodeInvalidRequest:       {http.StatusUnprocessableEntity, "Invalid request", false},
-	codeRateLimited:                 {http.StatusTooManyRequests, "Too many requests", false},
-	codeInternal:                    {http.StatusInternalServerError, "Internal error", false},
-	models.CodeUnavailable:          {http.StatusServiceUnavailable, "Unavailable", false},
-	models.CodeOverloaded:           {http.StatusServiceUnavailable, "Overloaded", false},
-	codeBadForm:                     {http.StatusBadRequest, "That did not work", true},
-	codeSignInFailed:                {http.StatusBadRequest, "You are not signed in", true},
-	codeForbidden:                   {http.StatusForbidden, "Not allowed", true},
-	codeCrossSite:                   {http.StatusForbidden, "Sent from another site", true},
-	codeBadSignature:                {http.StatusBadRequest, "Not signed by Stripe", true},
-	codeBadSlackSignature:           {http.StatusUnauthorized, "Not signed by Slack", true},
-	codeSlackRepeated:               {http.StatusConflict, "Already answered", true},
-	models.CodeSignInRefused:        {http.StatusForbidden, "You are not signed in", true},
-	models.CodeUnknownLink:          {http.StatusNotFound, "This link does not work", true},
+	codeInvalidJSON: {http.StatusBadRequest, "Not JSON", "The body is not one JSON value in UTF-8."},
+	codeUnauthorized: {http.StatusUnauthorized, "No valid API key",
+		"The Authorization header has no API key, or one that does not exist or was revoked."},
+	codeInsufficientScope: {http.StatusForbidden, "The API key lacks the scope",
+		"The call needs a scope that the API key lacks. The detail names it."},
+	codeNotFound: {http.StatusNotFound, "Not found", "There is nothing at this address."},
+	models.CodeUnknownUser: {http.StatusNotFound, "Unknown user",
+		"No person has this email, or is linked to this Slack identity. If you gave only Slack IDs, give the email, too."},
+	models.CodeUnknownOrganization: {http.StatusNotFound, "Unknown organization", "No organization has this ID."},
+	models.CodeUnknownHold:         {http.StatusNotFound, "Unknown hold", "No hold has this ID."},
+	models.CodeUnknownEvent: {http.StatusNotFound, "Unknown event",
+		"The person has no event with this idempotency key, or the hold was not settled."},
+	codeMethodNotAllowed: {http.StatusMethodNotAllowed, "Method not allowed", "The address does not support this method."},
+	models.CodeIdempotencyKeyReused: {http.StatusConflict, "Idempotency key reused",
+		"The person's key was already used with another quantity. Use a new key for each use of units."},
+	models.CodeHoldSettled: {http.StatusConflict, "Hold settled",
+		"The hold was settled with another quantity, or cannot be released because it was settled. Its units are recorded."},
+	models.CodeHoldReleased: {http.StatusConflict, "Hold released",
+		"The hold was released, so it cannot be settled. Record the usage with POST /v1/events."},
+	models.CodeHoldExpired: {http.StatusConflict, "Hold expired",
+		"The hold expired, and its units were given back. Record the usage with POST /v1/events."},
+	models.CodeChangedMeanwhile: {http.StatusConflict, "Changed in the meantime", ""},
+	codePayloadTooLarge:         {http.StatusRequestEntityTooLarge, "Body too large", "The body is too large. The detail has the limit."},
+	codeUnsupportedMedia: {http.StatusUnsupportedMediaType, "Not sent as JSON",
+		"Send the body with Content-Type: application/json and without a Content-Encoding."},
+	models.CodeInvalidRequest: {http.StatusUnprocessableEntity, "Invalid request",
+		"Some fields are invalid. The list errors names each of them."},
+	codeRateLimited: {http.StatusTooManyRequests, "Too many requests",
+		"The API key made more calls per second than it may. Retry after the time in the Retry-After header."},
+	codeInternal: {http.StatusInternalServerError, "Internal error",
+		"An error of the server. The log has the cause, with the ID in the X-Request-Id header."},
+	models.CodeUnavailable: {http.StatusServiceUnavailable, "Unavailable",
+		"The database did not answer in time. Retry after the time in the Retry-After header."},
+	models.CodeOverloaded: {http.StatusServiceUnavailable, "Overloaded",
+		"Too many calls are waiting. Retry after the time in the Retry-After header."},
+	codeBadForm:              {http.StatusBadRequest, "That did not work", ""},
+	codeSignInFailed:         {http.StatusBadRequest, "You are not signed in", ""},
+	codeForbidden:            {http.StatusForbidden, "Not allowed", ""},
+	codeCrossSite:            {http.StatusForbidden, "Sent from another site", ""},
+	codeBadSignature:         {http.StatusBadRequest, "Not signed by Stripe", ""},
+	codeBadSlackSignature:    {http.StatusUnauthorized, "Not signed by Slack", ""},
+	codeSlackRepeated:        {http.StatusConflict, "Already answered", ""},
+	models.CodeSignInRefused: {http.StatusForbidden, "You are not signed in", ""},
+	models.CodeUnknownLink:   {http.StatusNotFound, "This link does not work", ""},
 }
 
 func newProblem(code models.Code, detail string, errs ...FieldError) *Problem {
@@ -206,6 +220,8 @@ func (s *Server) onPage(c echo.Context, p *Problem) views.Error {
 		SignIn: p.Code == codeSignInFailed || p.Code == models.CodeSignInRefused || p.Code == models.CodeUnknownLink,
 	}
 	switch {
+	case p.detailed:
+		page.Title = ""
 	case p.Code == codeNotFound, p.Code == codeInternal, p.databaseAway:
 		page.Title, page.Detail = "", "" // the page has its own text
 	case p.Code == models.CodeUnavailable, p.Code == models.CodeOverloaded, p.Code == codeForbidden:

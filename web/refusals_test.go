@@ -48,7 +48,7 @@ func TestRefusalsAreShown(t *testing.T) {
 		_, err := models.SetUser(ctx, f.db, f.clock(), "bob@example.com", models.UserChange{Role: new(models.Admin), Operator: new(true)})
 		must(t, err)
 		bob := f.signedIn("bob@example.com")
-		shows(bob, "/org", "ada@example.com", "Members who reached a limit")
+		shows(bob, "/org", "ada@example.com", "Refused members")
 		shows(bob, "/usage", "Refused 3 times in this billing period. Member limit reached: 3.")
 		shows(bob, "/ops", "Member limit reached", "Organization's spend limit reached")
 

@@ -83,7 +83,7 @@ func (s *Server) api() []route {
 			summary: "Record what already happened",
 			description: "Limits do not apply. Each event counts in the billing period in which it occurred. " +
 				"Events are processed in order, so an event can use Slack IDs that an earlier event linked. Tollgate deletes old " +
-				"events: if an event occurred so long ago that other events of that time may already be deleted, it is invalid." + naming,
+				"events. An event is invalid if it occurred at a time whose events may already have been deleted." + naming,
 			request: reflect.TypeFor[eventsRequest](), response: reflect.TypeFor[eventsAnswer](),
 		},
 		{
@@ -95,11 +95,12 @@ func (s *Server) api() []route {
 		},
 		{
 			method: http.MethodGet, path: "/v1/usage/{email}/history", id: "history", scope: models.ScopeRead,
-			handle:      answered(queryTimeout, s.history),
-			summary:     "A person's billing periods",
-			description: "Newest first. A period without a record is left out. A consume, hold, event or grant creates it; a check does not.",
-			query:       []queryParameter{{"months", "The maximum number of periods.", 1, maxMonths, models.DefaultHistoryMonths}},
-			response:    reflect.TypeFor[historyAnswer](), codes: []models.Code{models.CodeInvalidRequest},
+			handle:  answered(queryTimeout, s.history),
+			summary: "A person's billing periods",
+			description: "Newest first. Only periods with a usage record are listed. A consume, hold, event or grant creates the " +
+				"record; a check does not.",
+			query:    []queryParameter{{"months", "The maximum number of periods.", 1, maxMonths, models.DefaultHistoryMonths}},
+			response: reflect.TypeFor[historyAnswer](), codes: []models.Code{models.CodeInvalidRequest},
 		},
 		{
 			method: http.MethodGet, path: "/v1/usage/{email}/events", id: "activity", scope: models.ScopeRead,
@@ -113,8 +114,8 @@ func (s *Server) api() []route {
 			method: http.MethodGet, path: "/v1/organizations/{id}/usage", id: "organizationUsage", scope: models.ScopeRead,
 			handle:  answered(queryTimeout, s.organizationUsage),
 			summary: "An organization's usage",
-			description: "Totals and the ten users with the most usage in a billing period. For a past period, only current " +
-				"members who had signed up by its end, or have usage in it, are counted.",
+			description: "Totals and the ten users with the most usage in a billing period. For a past period, these are the " +
+				"current members who had signed up by its end, or have usage in it. Former members are not counted.",
 			query:    []queryParameter{period},
 			response: reflect.TypeFor[organizationAnswer](),
 			codes:    []models.Code{models.CodeUnknownOrganization, models.CodeInvalidRequest},
@@ -124,7 +125,7 @@ func (s *Server) api() []route {
 			handle:  answered(queryTimeout, s.organizationMembers),
 			summary: "An organization's members",
 			description: "All members with their usage in a billing period, including those without usage, sorted by email, up to 100 at a " +
-				"time. For a past period, only current members who had signed up by its end, or have usage in it, are listed. Such a response " +
+				"time. For a past period, these are the current members who had signed up by its end, or have usage in it. Such a response " +
 				"can have fewer than 100 members, or none, before the end of the list, so continue until `next_cursor` is null.",
 			query:    []queryParameter{period, cursor},
 			response: reflect.TypeFor[membersAnswer](),

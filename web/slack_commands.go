@@ -138,7 +138,7 @@ func (s *Server) usageMessage(ctx context.Context, in *models.Situation) (slackM
 func (s *Server) orgMessage(ctx context.Context, in *models.Situation) (slackMessage, error) {
 	switch {
 	case in.OrganizationID == nil:
-		return slackReply(plainText("You belong to no organization.")), nil
+		return slackReply(mrkdwn("You belong to no organization. Send `/usage` for your own usage.")), nil
 	case !in.Admin && len(in.Admins) == 0:
 		return slackReply(plainText("Only admins can see the usage of " + models.OneLine(in.Organization, maxOrganizationName) +
 			". This organization has no admin yet. The operator of this service can add one.")), nil

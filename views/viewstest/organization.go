@@ -130,7 +130,7 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	pages["activity-deleted"] = views.ActivityPage(none)
 	member := views.OrgMember{
 		Frame: admin, Catalogue: c, Organization: summary.Name, Name: "Alma Teapot", Email: "alma.teapot@example.com",
-		Role: models.Admin, SignedUp: Now.AddDate(-1, 0, 0), Plan: business,
+		Role: models.Admin, SignedUp: Now.AddDate(-1, 0, 0), Plan: business, HasPlan: true,
 		Standing: own.Standing, Days: own.Days, Months: own.Months, Comparison: own.Comparison,
 	}
 	pages["member"] = views.OrgMemberPage(member)

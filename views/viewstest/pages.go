@@ -317,7 +317,9 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 	consume.ID, consume.Path, consume.Summary, consume.Scope = "consume", "/v1/consume", "Decide and record", "consume"
 	pages["docs"] = views.DocsPage(views.Docs{
 		Operations: []views.DocsOperation{check, consume},
-		Errors:     []views.DocsError{{Code: "invalid_request", Status: "422", Title: "The request is not valid"}},
+		Errors: []views.DocsError{
+			{Code: "invalid_request", Status: "422", Meaning: "Some fields are invalid. The list errors names each of them."},
+		},
 	})
 	return pages
 }

@@ -86,10 +86,18 @@ func (o *Output) Exit(err error) int {
 	}
 	text, status := strings.ReplaceAll(err.Error(), "\n", "; "), 1
 	if usage := (*kong.ParseError)(nil); errors.As(err, &usage) {
-		text, status = text+" (see tollgate --help)", 2
+		text, status = fmt.Sprintf("%s (see %s --help)", text, commandOf(usage)), 2
 	}
 	o.Note("tollgate: %s", text)
 	return status
+}
+
+// commandOf returns the command whose arguments are wrong, such as "tollgate apikey create".
+func commandOf(usage *kong.ParseError) string {
+	if selected := usage.Context.Selected(); selected != nil {
+		return selected.FullPath()
+	}
+	return usage.Context.Model.Node.FullPath()
 }
 
 // CheckUTF8 returns an error if an argument is not UTF-8.

@@ -61,12 +61,12 @@ var HelpTexts = kong.Vars{
 	"help_smtp": "The mail server for notices, such as smtp://USER:PASSWORD@HOST:587?from=tollgate@example.com. smtps:// uses TLS " +
 		"from the start. To read the URL from a file, set $TOLLGATE_SMTP_FILE to the file's path instead. Default: no mail. " +
 		"For notices as direct messages in Slack, set $SLACK_BOT_TOKEN.",
-	"help_report_every": "How often new overage (units beyond the included ones) is put into reports to Stripe. With 0, " +
-		"nothing is sent; use this after a restore.",
+	"help_report_every": "How often Tollgate looks for overage (units beyond the included ones) to report to Stripe. The overage " +
+		"of an hour is reported after the hour ends. With 0, nothing is sent; use this after a restore.",
 	"help_keep_events": "How long events (recorded uses of units) and their idempotency keys are stored: a number of days, months " +
 		"or years, such as 540d, 18mo or 2y; at least 90d or 3mo; or 'forever'. Sums are stored forever. Events in reports to Stripe " +
-		"are stored for at least 500 days. Once events from before a certain time were deleted, /v1/events refuses further events from " +
-		"before that time. It always refuses events that are more than 400 days old.",
+		"are stored for at least 500 days. After Tollgate has deleted the events up to a certain time, /v1/events refuses events that " +
+		"occurred before that time. It always refuses events that are more than 400 days old.",
 	"help_rate_limit": "Calls per second that each API key may make in each process. 0 means no limit. In 'apikey " +
 		"create', it sets the new key's own limit, which replaces the server's limit.",
 	"help_log_level": "The lowest level that is logged: debug, info, warn or error.",

@@ -255,7 +255,7 @@ func TestCommandsThatFail(t *testing.T) {
 	s.fails(2, `expected one of "serve"`)
 	s.fails(2, "unexpected argument frob", "frob")
 	s.fails(2, "unknown flag --frob", "serve", "--frob")
-	s.fails(2, "missing flags: --name", "apikey", "create", "--scopes", "read")
+	s.fails(2, "missing flags: --name=STRING (see tollgate apikey create --help)", "apikey", "create", "--scopes", "read")
 	s.fails(1, "missing --email or --organization", "subscribe", "--plan", "pro")
 	s.fails(2, "can't be used together", "subscribe", "--plan", "pro", "--email", "a@example.com", "--organization", unknown)
 	s.fails(2, "invalid UUID", "apikey", "revoke", "7")

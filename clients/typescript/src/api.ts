@@ -92,7 +92,7 @@ export interface paths {
         put?: never;
         /**
          * Record what already happened
-         * @description Limits do not apply. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. Tollgate deletes old events: if an event occurred so long ago that other events of that time may already be deleted, it is invalid. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `consume`.
+         * @description Limits do not apply. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. Tollgate deletes old events. An event is invalid if it occurred at a time whose events may already have been deleted. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `consume`.
          */
         post: operations["events"];
         delete?: never;
@@ -230,7 +230,7 @@ export interface paths {
         };
         /**
          * An organization's members
-         * @description All members with their usage in a billing period, including those without usage, sorted by email, up to 100 at a time. For a past period, only current members who had signed up by its end, or have usage in it, are listed. Such a response can have fewer than 100 members, or none, before the end of the list, so continue until `next_cursor` is null. Needs a key with the scope `read`.
+         * @description All members with their usage in a billing period, including those without usage, sorted by email, up to 100 at a time. For a past period, these are the current members who had signed up by its end, or have usage in it. Such a response can have fewer than 100 members, or none, before the end of the list, so continue until `next_cursor` is null. Needs a key with the scope `read`.
          */
         get: operations["organizationMembers"];
         put?: never;
@@ -250,7 +250,7 @@ export interface paths {
         };
         /**
          * An organization's usage
-         * @description Totals and the ten users with the most usage in a billing period. For a past period, only current members who had signed up by its end, or have usage in it, are counted. Needs a key with the scope `read`.
+         * @description Totals and the ten users with the most usage in a billing period. For a past period, these are the current members who had signed up by its end, or have usage in it. Former members are not counted. Needs a key with the scope `read`.
          */
         get: operations["organizationUsage"];
         put?: never;
@@ -310,7 +310,7 @@ export interface paths {
         };
         /**
          * A person's billing periods
-         * @description Newest first. A period without a record is left out. A consume, hold, event or grant creates it; a check does not. Needs a key with the scope `read`.
+         * @description Newest first. Only periods with a usage record are listed. A consume, hold, event or grant creates the record; a check does not. Needs a key with the scope `read`.
          */
         get: operations["history"];
         put?: never;
@@ -368,7 +368,7 @@ export interface components {
         ActivityAnswer: {
             /**
              * Format: date-time
-             * @description All deleted events of this period are from before it; null without any.
+             * @description The period's deleted events were recorded before this time; null if none.
              */
             deleted_before: string | null;
             email: string;
@@ -430,7 +430,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -457,7 +457,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -468,7 +468,7 @@ export interface components {
             slack_user_id: string;
         };
         ConsumeAnswer: {
-            /** @description Whether the person may have the requested quantity. */
+            /** @description Whether the quantity is allowed; true after a settlement, release, void or grant. */
             allowed: boolean;
             email: string;
             /**
@@ -574,7 +574,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -606,7 +606,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -617,7 +617,7 @@ export interface components {
             slack_user_id: string;
         };
         Decision: {
-            /** @description Whether the person may have the requested quantity. */
+            /** @description Whether the quantity is allowed; true after a settlement, release, void or grant. */
             allowed: boolean;
             email: string;
             /**
@@ -713,7 +713,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -742,7 +742,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -757,7 +757,7 @@ export interface components {
             error: string | null;
             /**
              * Format: uuid
-             * @description The event, also of a duplicate; null if the status is conflict or invalid.
+             * @description The event; for a duplicate, the first one. Null if conflict or invalid.
              */
             event_id: string | null;
             /** @description The event's key; null if missing or invalid. */
@@ -783,7 +783,7 @@ export interface components {
             path: string;
         };
         GrantAnswer: {
-            /** @description Whether the person may have the requested quantity. */
+            /** @description Whether the quantity is allowed; true after a settlement, release, void or grant. */
             allowed: boolean;
             email: string;
             grant: components["schemas"]["GrantBody"];
@@ -899,7 +899,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -930,7 +930,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -951,7 +951,7 @@ export interface components {
             periods: components["schemas"]["PastPeriod"][];
         };
         HoldAnswer: {
-            /** @description Whether the person may have the requested quantity. */
+            /** @description Whether the quantity is allowed; true after a settlement, release, void or grant. */
             allowed: boolean;
             email: string;
             /**
@@ -1062,7 +1062,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1096,7 +1096,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. If it is not linked, the person with the email matters: if that person has another Slack identity, or is in a different organization than the Slack team, a separate person is created, and the call counts for the new person. Otherwise, the call counts for the person with the email. The identity is then linked to the person whom the call counts for, except to an admin or operator.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -1262,7 +1262,7 @@ export interface components {
         };
         ReleaseRequest: Record<string, never>;
         SettleAnswer: {
-            /** @description Whether the person may have the requested quantity. */
+            /** @description Whether the quantity is allowed; true after a settlement, release, void or grant. */
             allowed: boolean;
             email: string;
             /**
@@ -1418,7 +1418,7 @@ export interface components {
             role?: "member" | "admin";
         };
         VoidAnswer: {
-            /** @description Whether the person may have the requested quantity. */
+            /** @description Whether the quantity is allowed; true after a settlement, release, void or grant. */
             allowed: boolean;
             email: string;
             /**
