@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "Only people who were refused in the last 24 hours are counted. Each number includes all of their refusals for " +
-	"that reason in the billing period, also older ones. The numbers are approximate."
+const refusalsCounted = "For each reason, this counts the people who were refused for it in the last 24 hours, with all of their " +
+	"refusals for that reason in the billing period, including older ones. The numbers are approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

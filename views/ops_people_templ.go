@@ -127,9 +127,9 @@ func OpsPeoplePage(d OpsPeople) templ.Component {
 							return templ_7745c5c3_Err
 						}
 						var templ_7745c5c3_Var5 string
-						templ_7745c5c3_Var5, templ_7745c5c3_Err = templ.JoinStringErrs(fmt.Sprintf("Only the first %d people are shown. To narrow the list, enter a longer part of the name or email.", OpsPeopleShown))
+						templ_7745c5c3_Var5, templ_7745c5c3_Err = templ.JoinStringErrs(fmt.Sprintf("Only the first %d people are shown. To find others, search for more letters of their name or email.", OpsPeopleShown))
 						if templ_7745c5c3_Err != nil {
-							return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/ops_people.templ`, Line: 37, Col: 136}
+							return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/ops_people.templ`, Line: 37, Col: 138}
 						}
 						_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var5))
 						if templ_7745c5c3_Err != nil {

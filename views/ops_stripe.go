@@ -18,6 +18,8 @@ type OpsStripe struct {
 	// Connected means that this server has a Stripe key. Without one, the page only shows what was
 	// sent earlier.
 	Connected bool
+	// Sends means that this process sends reports, unless sending is paused or stopped.
+	Sends bool
 	// Account is the ID of the Stripe account; empty before the first contact with Stripe. Live means
 	// live mode, with real payments.
 	Account string

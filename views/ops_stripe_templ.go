@@ -253,13 +253,13 @@ func opsStripe(f ui.Frame, d OpsStripe, unit string) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			if d.Connected {
+			if d.Sends {
 				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 23, "No reports yet. The overage of an hour is reported two minutes after the hour ends.")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
 			} else {
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 24, "No reports. This server sends nothing to Stripe.")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 24, "No reports yet. This process sends nothing to Stripe.")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -130,9 +130,11 @@ func (d OrgMember) removalText() string {
 	who := displayName(d.Name, d.Email)
 	switch {
 	case d.Self && !d.HasPlan:
-		return "You leave the organization and can no longer open its pages. Your own plan and usage do not change."
+		return "You leave the organization and can no longer open its pages. Your own plan and usage do not change. " +
+			"The organization's member limit no longer applies to you."
 	case !d.HasPlan:
-		return who + " leaves the organization immediately. Their own plan and usage do not change."
+		return who + " leaves the organization immediately. Their own plan and usage do not change. " +
+			"The organization's member limit no longer applies to them."
 	case d.Self:
 		return fmt.Sprintf("You lose the organization's plan and its pages immediately. Your usage so far stays billed to %s.", d.Organization)
 	}

@@ -39,12 +39,20 @@ type Org struct {
 	Changes Widget[[]models.AuditEntry]
 }
 
-// orgPlan names the organization's plan.
-func orgPlan(d Org) string {
-	if d.Summary.Failed == "" && !d.Summary.Value.HasPlan {
+// OrgPlan names the organization's plan.
+func OrgPlan(c *models.Catalogue, o *models.OrganizationSummary) string {
+	if !o.HasPlan {
 		return "No organization plan"
 	}
-	return d.Plan.Name + " plan"
+	return c.PlanOf(o.Plan).Name + " plan"
+}
+
+// orgAbout names the plan below the page's heading; empty if it could not be read.
+func orgAbout(d Org) string {
+	if d.Summary.Failed != "" {
+		return ""
+	}
+	return OrgPlan(d.Catalogue, &d.Summary.Value)
 }
 
 // OrgCost is the cost of a period, before tax.

@@ -86,7 +86,7 @@ func OrgPage(d Org) templ.Component {
 				}
 				return nil
 			})
-			templ_7745c5c3_Err = ui.Heading(d.Name, orgPlan(d)).Render(templ.WithChildren(ctx, templ_7745c5c3_Var3), templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Heading(d.Name, orgAbout(d)).Render(templ.WithChildren(ctx, templ_7745c5c3_Var3), templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -86,7 +86,7 @@ func (d Past) costNote() string {
 	case d.byOrganization():
 		return "Billed to the organization. " + note
 	case d.baseCents() > 0:
-		return "This uses the plan's current base price. " + note
+		return "The base price is the plan's current one. " + note
 	}
 	return note
 }

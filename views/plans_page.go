@@ -67,7 +67,7 @@ func wouldHaveCost(c *models.Catalogue, costs *PlanCosts, p models.Plan) string 
 	}
 	span, sum := fmt.Sprintf("With your usage of the last %d months, ", costs.Months), " in total"
 	if costs.Months == 1 {
-		span, sum = "With your usage of this month so far, ", ""
+		span, sum = "With your usage of this billing period so far, ", ""
 	}
 	switch {
 	case cost.Refused > 0 && cost.Cents == 0:
@@ -138,7 +138,8 @@ func cannotBuy(d Plans, p models.Plan) string {
 	case !d.StripeConnected:
 		return "Billing is not available here, so nothing can be bought."
 	case p.Type == models.Team && d.Organization == "":
-		return "Team plans are for organizations, and you belong to none. Ask the operator of this service to add you to one."
+		return "Team plans are for organizations, and you belong to none. You join your Slack team's organization " +
+			"when you use the Slack app, or the operator of this service can add you to one."
 	case p.Type == models.Team && !d.MayBuyTeam:
 		return "An admin of your organization can buy it."
 	case p.Type == models.Individual && d.Current.Organization != "":

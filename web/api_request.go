@@ -359,9 +359,9 @@ func (PersonName) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema 
 	s.Properties["slack_team_id"].Description = "The Slack team ID; requires slack_user_id. Both IDs together are a Slack " +
 		"identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call " +
 		"counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another " +
-		"Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call " +
-		"and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity " +
-		"is not linked."
+		"Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call " +
+		"counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or " +
+		"operator, the call counts for them, but the identity is not linked."
 	s.Properties["slack_user_id"].Description = "The person's Slack user ID; requires slack_team_id."
 	return s
 }

@@ -56,7 +56,8 @@ func (s *Server) noticesForm(ctx context.Context, viewer *models.Viewer, sent *m
 func (s *Server) verifyHint() string {
 	const unverified = "Your address is not verified yet"
 	if !s.issuer.Configured() {
-		return unverified + ", so you get no mail. Ask the operator of this service to set up a sign-in, which verifies it."
+		return unverified + ", so you get no mail. Ask the operator of this service to set up sign-in with Slack or another provider. " +
+			"Your address is verified when you sign in there."
 	}
 	return unverified + ". Sign in with " + s.issuer.name() + " to verify it."
 }

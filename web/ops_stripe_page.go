@@ -24,7 +24,7 @@ func (s *Server) opsStripe(ctx context.Context) (views.OpsStripe, error) {
 		return views.OpsStripe{}, err
 	}
 	page := views.OpsStripe{
-		Connected: s.reporter != nil, Account: status.State.AccountID,
+		Connected: s.reporter != nil, Sends: s.reporter != nil && s.reporter.Sends(), Account: status.State.AccountID,
 		Live:    status.State.Livemode != nil && *status.State.Livemode,
 		Waiting: status.UnsealedUnits, OldestUnsent: status.OldestUnsent, Totals: status.Differences,
 		Compared: status.Compared, ComparedAt: status.ComparedAt, Blocked: status.Blocked, Held: status.Held,

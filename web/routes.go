@@ -83,7 +83,7 @@ func (s *Server) api() []route {
 			summary: "Record what already happened",
 			description: "Limits do not apply. Each event counts in the billing period in which it occurred. " +
 				"Events are processed in order, so an event can use Slack IDs that an earlier event linked. Tollgate deletes old " +
-				"events. An event is invalid if it occurred at a time whose events may already have been deleted." + naming,
+				"events. A new event is invalid if it occurred at a time whose events may already have been deleted." + naming,
 			request: reflect.TypeFor[eventsRequest](), response: reflect.TypeFor[eventsAnswer](),
 		},
 		{

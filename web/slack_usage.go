@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"tollgate/models"
+	"tollgate/views"
 	"tollgate/views/ui"
 )
 
@@ -111,7 +112,7 @@ func (m *slackMessages) organization(o *models.OrganizationSummary) slackMessage
 		blocks = append(blocks, section(plainText(strings.Join(top, "\n"))))
 	}
 	blocks = append(blocks, section(plainText(cost)), m.stepBlock(step),
-		contextBlock(plainText(c.PlanOf(o.Plan).Name+" plan"), mrkdwn(m.link("/org", "Organization page"))))
+		contextBlock(plainText(views.OrgPlan(c, o)), mrkdwn(m.link("/org", "Organization page"))))
 	return slackMessage{
 		ResponseType: "ephemeral", Blocks: blocks,
 		Text: cut(slackEscape.Replace(name+": "+total) + " Resets " + models.FormatReset(o.Period.End) + ". " + slackEscape.Replace(cost) + " " +

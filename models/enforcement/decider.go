@@ -90,7 +90,7 @@ func (f *found) isTooLate(o *op) bool {
 // tooLate is the error of an event that may be a retry of a deleted one.
 func tooLate(before time.Time) error {
 	return &models.Error{Code: models.CodeInvalidRequest, Detail: "This event was not recorded, because it occurred before " +
-		before.Format(time.RFC3339) + ". Events from before then may have been deleted, so it may be a repetition of one of them."}
+		before.Format(time.RFC3339) + ". Events from before then may have been deleted, so it may be a retry of one of them."}
 }
 
 // event counts the units in the account and adds an event.

@@ -25,7 +25,8 @@ func opsStripe() views.OpsStripe {
 			Reasons:   []models.OverageShare{share(models.OverageWaiting, 2494)},
 			CheckedAt: &compared, Currency: "usd",
 		},
-		Connected: true, Account: "acct_1MadeUp", Waiting: 42, OldestUnsent: &oldest, Compared: 214, ComparedAt: &compared,
+		Connected: true, Sends: true, Account: "acct_1MadeUp", Waiting: 42, OldestUnsent: &oldest, Compared: 214,
+		ComparedAt: &compared,
 		Counts: []views.ReportCount{
 			{State: models.ReportSealed, Reports: 3, Units: 17}, {State: models.ReportUnknown, Reports: 1, Units: 4},
 			{State: models.ReportAccepted, Reports: 96, Units: 812}, {State: models.ReportVerified, Reports: 48210, Units: 391004},

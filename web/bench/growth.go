@@ -441,7 +441,8 @@ func (b *bench) growthSection(ctx context.Context) string {
 		}
 		fmt.Fprintf(&text, "\n%s\n", wrapped("", "With `--keep-events %s` on the largest database on PostgreSQL, %d events were deleted during "+
 			"the load. Meanwhile, the rate of consume with random keys was %.0f/s. Before that, without a deletion, it was %.0f/s on "+
-			"the same database. Between the two, the server was restarted. In both measurements, the other databases had no load.",
+			"the same database. Between the two, the server was restarted. This run does not explain the difference. In both "+
+			"measurements, the other databases had no load.",
 			growthKeep, g.deleted, median(g.pruned), median(g.alone)))
 	}
 	return text.String()

@@ -20,7 +20,7 @@ type apiKeyCommands struct {
 
 type apiKeyCreate struct {
 	Name   string `required:"" help:"A name for the key, such as the app that uses it."`
-	Scopes string `required:"" placeholder:"SCOPE,..." help:"Required. One or more of check, consume, read and manage, separated by commas."`
+	Scopes string `required:"" placeholder:"SCOPE,..." help:"One or more of check, consume, read and manage, separated by commas."`
 }
 
 // Run creates a key. Only --rate-limit on the command line is the key's own limit. The variable is

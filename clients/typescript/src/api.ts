@@ -92,7 +92,7 @@ export interface paths {
         put?: never;
         /**
          * Record what already happened
-         * @description Limits do not apply. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. Tollgate deletes old events. An event is invalid if it occurred at a time whose events may already have been deleted. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `consume`.
+         * @description Limits do not apply. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. Tollgate deletes old events. A new event is invalid if it occurred at a time whose events may already have been deleted. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `consume`.
          */
         post: operations["events"];
         delete?: never;
@@ -430,7 +430,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -457,7 +457,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -574,7 +574,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -606,7 +606,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -713,7 +713,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -742,7 +742,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -899,7 +899,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -930,7 +930,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -1062,7 +1062,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1096,7 +1096,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, who gets the call and the identity. If that person is an admin or operator without a Slack identity, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
              * @example T0123ABCD
              */
             slack_team_id: string;
