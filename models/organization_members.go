@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/schema"
+	"golang.org/x/sync/errgroup"
 )
 
 // MemberSort is a column by which the members of an organization can be sorted.
@@ -65,7 +67,8 @@ func FindMembers(ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, i
 	return listMembers(ctx, db, c, now, id, q, nil)
 }
 
-// listMembers is FindMembers among some members; nil means all.
+// listMembers is FindMembers among some members, all of whom are on the page and not counted; nil
+// means all members.
 func listMembers(
 	ctx context.Context, db bun.IDB, c *Catalogue, now time.Time, id uuid.UUID, q MemberQuery, only []uuid.UUID,
 ) (MemberList, error) {
@@ -94,19 +97,45 @@ func findMembers(
 	if err != nil || len(p.workspaces) == 0 {
 		return list, err
 	}
-	if err := p.count(ctx, db, &q, &list); err != nil || list.Found == 0 {
+	read := func(limit, offset int) ([]MemberUsage, error) { return p.readMembers(ctx, db, c, &q, limit, offset) }
+	if only != nil {
+		list.Rows, err = read(len(only), 0)
 		return list, err
 	}
+	err = q.readPage(&list, func() error { return p.count(ctx, db, &q, &list) }, read)
+	return list, err
+}
+
+// readPage counts the members and reads a page of them, at the same time. If the page is after the
+// last one, it then reads the last one.
+func (q *MemberQuery) readPage(list *MemberList, count func() error, read func(limit, offset int) ([]MemberUsage, error)) error {
+	limit := q.PerPage
+	if limit <= 0 {
+		limit = math.MaxInt32
+	}
+	page := max(1, min(q.Page, math.MaxInt32/limit))
+	var rows []MemberUsage
+	var both errgroup.Group
+	both.Go(count)
+	both.Go(func() (err error) { rows, err = read(limit, (page-1)*limit); return err })
+	err := both.Wait()
+	last := max(1, (list.Found+int64(limit)-1)/int64(limit))
+	if err == nil && int64(page) > last {
+		page = int(last)
+		rows, err = read(limit, (page-1)*limit)
+	}
+	list.Page, list.Rows = page, rows
+	return err
+}
+
+// readMembers reads the members that the query finds, from an offset on.
+func (p *roster) readMembers(
+	ctx context.Context, db bun.IDB, c *Catalogue, q *MemberQuery, limit, offset int,
+) (found []MemberUsage, err error) {
 	if q.Sort == SortLastPeriod && q.Level == "" {
 		if err := p.compareStarts(ctx, db); err != nil {
-			return list, err
+			return nil, err
 		}
-	}
-	perPage, offset := int(list.Found), 0
-	if q.PerPage > 0 {
-		perPage = q.PerPage
-		list.Page = max(1, min(q.Page, (int(list.Found)+perPage-1)/perPage))
-		offset = (list.Page - 1) * perPage
 	}
 	key, join := p.sortKey(q.Sort)
 	direction := bun.SafeQuery("ASC")
@@ -125,10 +154,10 @@ func findMembers(
 		AND last.billing_period_start > ?
 			AND last.billing_period_start < ? AND last.billing_period_end <= ?
 		ORDER BY page.sort_key ?, page.email`,
-		key, p.ordered(&q), join, p.found(&q), direction, perPage, offset,
-		p.isOne(), p.joinTerms(), p.isCurrent(), p.coalesce("starts", p.defaultTerms.starts), now.Add(-2*maxPeriod), now, now, direction)
+		key, p.ordered(q), join, p.found(q), direction, limit, offset,
+		p.isOne(), p.joinTerms(), p.isCurrent(), p.coalesce("starts", p.defaultTerms.starts), p.now.Add(-2*maxPeriod), p.now, p.now, direction)
 	if err != nil {
-		return list, err
+		return nil, err
 	}
 	defer rows.Close()
 	own := make(map[uuid.UUID]*Entitlement, len(p.ownTerms))
@@ -138,18 +167,18 @@ func findMembers(
 	for rows.Next() {
 		var m MemberUsage
 		var email string
-		var limit *int64
+		var spendLimit *int64
 		var recordID, included, granted, before, used, overage, cents, held, overageHeld, centsHeld, last sql.NullInt64
 		var start, end sql.NullTime
-		if err := rows.Scan(&m.ID, &email, &m.Name, &m.Role, &m.SignedUp, &limit, &m.MemberLimit, &recordID, &start, &end, &included,
+		if err := rows.Scan(&m.ID, &email, &m.Name, &m.Role, &m.SignedUp, &spendLimit, &m.MemberLimit, &recordID, &start, &end, &included,
 			&granted, &before, &used, &overage, &cents, &held, &overageHeld, &centsHeld, &last); err != nil {
-			return list, err
+			return nil, err
 		}
 		entitlement := p.defaultTerms.entitlement
 		if e, ok := own[m.ID]; ok {
 			entitlement = *e
 		}
-		entitlement.SpendLimitCents = limit
+		entitlement.SpendLimitCents = spendLimit
 		var record *UsageRecord
 		if recordID.Valid {
 			record = &UsageRecord{
@@ -160,14 +189,14 @@ func findMembers(
 			}
 		}
 		m.SignedUp = m.SignedUp.UTC()
-		m.Standing = c.Foresee(email, &entitlement, []*UsageRecord{record}, now)
+		m.Standing = c.Foresee(email, &entitlement, []*UsageRecord{record}, p.now)
 		m.Standing.UserID = m.ID // also before the first record
 		if last.Valid || m.SignedUp.Before(m.Standing.Period.Start) {
 			m.LastPeriod = &last.Int64
 		}
-		list.Rows = append(list.Rows, m)
+		found = append(found, m)
 	}
-	return list, rows.Err()
+	return found, rows.Err()
 }
 
 // count counts all members and those that the query finds. Without a level in the query, it reads

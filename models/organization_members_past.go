@@ -22,21 +22,31 @@ func findPastMembers(
 	if p.workspaces, _, err = workspacesOf(ctx, db, id); err != nil || len(p.workspaces) == 0 {
 		return list, err
 	}
-	from := p.membersDuring(period)
-	var counted struct{ Total, Found, Rate int64 }
-	err = db.NewRaw(`SELECT COUNT(*) AS total, COUNT(CASE WHEN ? THEN 1 END) AS found,
-			COALESCE(MAX(CASE WHEN ? THEN m.rate END), 0) AS rate FROM (?) m`,
-		p.found(&q), p.found(&q), from).Scan(ctx, &counted)
-	list.Total, list.Found, list.Billed = counted.Total, counted.Found, counted.Rate > 0
-	if err != nil || list.Found == 0 {
+	read := func(limit, offset int) ([]MemberUsage, error) {
+		return p.readPastMembers(ctx, db, period, &q, limit, offset)
+	}
+	if only != nil {
+		list.Rows, err = read(len(only), 0)
 		return list, err
 	}
-	perPage, offset := int(list.Found), 0
-	if q.PerPage > 0 {
-		perPage = q.PerPage
-		list.Page = max(1, min(q.Page, (int(list.Found)+perPage-1)/perPage))
-		offset = (list.Page - 1) * perPage
-	}
+	err = q.readPage(&list, func() error { return p.countPast(ctx, db, period, &q, &list) }, read)
+	return list, err
+}
+
+// countPast counts all members of a past period and those that the query finds.
+func (p *roster) countPast(ctx context.Context, db bun.IDB, period Period, q *MemberQuery, list *MemberList) error {
+	var counted struct{ Total, Found, Rate int64 }
+	err := db.NewRaw(`SELECT COUNT(*) AS total, COUNT(CASE WHEN ? THEN 1 END) AS found,
+			COALESCE(MAX(CASE WHEN ? THEN m.rate END), 0) AS rate FROM (?) m`,
+		p.found(q), p.found(q), p.membersDuring(period)).Scan(ctx, &counted)
+	list.Total, list.Found, list.Billed = counted.Total, counted.Found, counted.Rate > 0
+	return err
+}
+
+// readPastMembers is readMembers for a past period.
+func (p *roster) readPastMembers(
+	ctx context.Context, db bun.IDB, period Period, q *MemberQuery, limit, offset int,
+) (found []MemberUsage, err error) {
 	direction := bun.SafeQuery("ASC")
 	if q.Descending {
 		direction = bun.SafeQuery("DESC")
@@ -55,10 +65,10 @@ func findPastMembers(
 				WHERE r.user_id = u.id AND r.billing_period_start >= ? AND r.billing_period_start < ?)
 		FROM (SELECT m.*, ? AS sort_key FROM (?) m ? WHERE ? ORDER BY sort_key ?, m.email LIMIT ? OFFSET ?) page
 		JOIN users u ON u.id = page.id AND ? ORDER BY page.sort_key ?, page.email`,
-		period.Start, period.End, before.Start, before.End, key, from, join, p.found(&q), direction, perPage, offset,
+		period.Start, period.End, before.Start, before.End, key, p.membersDuring(period), join, p.found(q), direction, limit, offset,
 		p.isOne(), direction)
 	if err != nil {
-		return list, err
+		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
@@ -67,15 +77,15 @@ func findPastMembers(
 		var last sql.NullInt64
 		if err := rows.Scan(&m.ID, &s.Email, &m.Name, &m.Role, &m.MemberLimit, &m.SignedUp, &s.Used, &s.Included, &s.Overage,
 			&s.OverageCents, &s.Plan, &last); err != nil {
-			return list, err
+			return nil, err
 		}
 		s.UserID, m.SignedUp = m.ID, m.SignedUp.UTC()
 		if last.Valid || m.SignedUp.Before(before.End) {
 			m.LastPeriod = &last.Int64
 		}
-		list.Rows = append(list.Rows, m)
+		found = append(found, m)
 	}
-	return list, rows.Err()
+	return found, rows.Err()
 }
 
 // sumsDuring returns a query of the members' sums over their records that began in a period.
