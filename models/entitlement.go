@@ -141,6 +141,10 @@ var activeStatuses = []SubscriptionStatus{StatusActive, StatusTrialing, StatusPa
 // Active reports whether the subscription gives its plan.
 func (s *Subscription) Active() bool { return slices.Contains(activeStatuses, s.Status) }
 
+// Suspended reports whether the subscription gives no plan, but still exists at Stripe and can become
+// active again.
+func (s *Subscription) Suspended() bool { return s.Status == StatusUnpaid || s.Status == StatusPaused }
+
 // ActiveSubscription returns the SQL condition that a row of subscriptions is active, given its
 // table alias.
 func ActiveSubscription(alias string) string {

@@ -24,7 +24,7 @@ func (c *Catalogue) NoticeUntilReset(s Standing, v Verdict) string {
 	}
 	var b strings.Builder
 	switch {
-	case s.Overage > 0 && s.Remaining() == 0:
+	case s.Overage > 0 && s.Used-s.Overage >= s.Included:
 		fmt.Fprintf(&b, "You've used all %s of your plan and %s extra (%s so far).", c.Units(s.Included), FormatCount(s.Overage),
 			c.FormatMoney(s.OverageCents))
 	case s.Overage > 0:

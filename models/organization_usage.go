@@ -20,9 +20,11 @@ type OrganizationSummary struct {
 	Plan   PlanID
 	Period Period
 	// OverageRateCents is the price of a unit of overage; 0 if overage is not billed. HasPlan means
-	// that the organization has an active subscription, and Trial that it is in its trial.
+	// that the organization has an active subscription, Trial that it is in its trial, and PastDue that its
+	// last payment failed, so that overage is refused.
 	OverageRateCents int64
-	HasPlan, Trial   bool
+	HasPlan          bool
+	Trial, PastDue   bool
 	// TotalUsers is the number of members. ActiveUsers is the number of members with usage.
 	TotalUsers  int64
 	ActiveUsers int64
@@ -131,7 +133,8 @@ func sumUpOrganization(
 	}
 	usual := &members.defaultTerms.entitlement
 	s := OrganizationSummary{ID: o.ID, Name: o.Name, Plan: c.PlanOf(usual.PlanID).ID, Period: usual.PeriodAt(now),
-		OverageRateCents: members.defaultTerms.rate, HasPlan: e != nil, Trial: e != nil && e.Status == StatusTrialing,
+		OverageRateCents: members.defaultTerms.rate, HasPlan: e != nil,
+		Trial: e != nil && e.Status == StatusTrialing, PastDue: e != nil && e.Status == StatusPastDue,
 		SpendLimitCents: o.SpendLimitCents, MemberLimit: o.MemberLimit}
 	if o.SpendLimitCents != nil && e != nil {
 		second.Go(func() (err error) { s.Spent, err = organizationRecord(ctx, db, e.payer(), now); return err })

@@ -416,6 +416,8 @@ const (
 	StatusActive   SubscriptionStatus = "active"
 	StatusTrialing SubscriptionStatus = "trialing"
 	StatusPastDue  SubscriptionStatus = "past_due"
+	StatusUnpaid   SubscriptionStatus = "unpaid"
+	StatusPaused   SubscriptionStatus = "paused"
 	StatusCanceled SubscriptionStatus = "canceled"
 	// StatusIncompleteExpired means that the first payment was not made in time.
 	StatusIncompleteExpired SubscriptionStatus = "incomplete_expired"

@@ -51,7 +51,7 @@ func (d *Error) text() string {
 	case http.StatusNotFound:
 		return "It may have moved, or it belongs to another organization."
 	case http.StatusServiceUnavailable:
-		return "The database is not responding. Nothing is lost. Reload the page in a few seconds."
+		return "The database is not responding. Try again in a few seconds. If you sent a form, first check whether the change was saved."
 	case http.StatusInternalServerError:
 		return "This is an error on our side, and it was logged. Try again. If it happens again, send the request ID to your operator."
 	}

@@ -70,9 +70,12 @@ func Seen(limit *int64) string {
 	return strconv.FormatInt(*limit, 10)
 }
 
-// SpendConsequence says what a spend limit of an organization does. rate is the price of a unit of
-// overage.
-func SpendConsequence(c *models.Catalogue, rate, cents int64) string {
+// SpendConsequence says what a spend limit of an organization does.
+func SpendConsequence(c *models.Catalogue, s models.OrganizationSummary, cents int64) string {
+	if !s.HasPlan {
+		return fmt.Sprintf("The organization has no plan, so it does not pay for extra %s. The limit applies once it has one.", c.UnitPlural)
+	}
+	rate := s.OverageRateCents
 	if rate <= 0 {
 		return fmt.Sprintf("Extra %s are not available at present, so this limit has no effect yet.", c.UnitPlural)
 	}

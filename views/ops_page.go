@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "For each reason, this counts the people who were refused for it in the last 24 hours, with all of their " +
-	"refusals for that reason in the billing period, including older ones. The numbers are approximate."
+const refusalsCounted = "Refusals by reason, of people who were refused in the last 24 hours. Earlier refusals of these people for " +
+	"the same reason in the billing period are included. The numbers are approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {
@@ -101,7 +101,7 @@ func scopeMeaning(s models.Scope) string {
 	case models.ScopeRead:
 		return "read usage of people and organizations"
 	case models.ScopeManage:
-		return "add grants, change limits and roles; together with consume: void events that are already in a report to Stripe"
+		return "add grants; change limits, roles, names and memberships; with consume, also void events that are in a report to Stripe"
 	}
 	return ""
 }

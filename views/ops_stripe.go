@@ -85,7 +85,7 @@ func stateMeaning(s models.ReportState) string {
 	case models.ReportExpired:
 		return "too old for Stripe to accept"
 	case models.ReportDead:
-		return "refused by Stripe three times; or it never arrived and cannot be replaced, because each minute that it could use has a report"
+		return "refused by Stripe three times; or never arrived and cannot be replaced: each report needs its own minute, and no minute is free"
 	case models.ReportGivenUp:
 		return "given up by an operator, or because a credit note takes its units back"
 	}

@@ -60,6 +60,9 @@ func noSpendLimit(c *models.Catalogue, s models.OrganizationSummary) string {
 			"A spend limit applies once the organization has a plan.", c.UnitPlural)
 	case s.OverageRateCents <= 0:
 		return fmt.Sprintf("No limit is set. Extra %s are not available at present.", c.UnitPlural)
+	case s.PastDue:
+		return fmt.Sprintf("No limit is set. Extra %s are paused until the payment succeeds; after that, they are billed at %s each.",
+			c.UnitPlural, c.FormatMoney(s.OverageRateCents))
 	}
 	return fmt.Sprintf("No limit is set: extra %s are billed at %s each, without a maximum for the organization.",
 		c.UnitPlural, c.FormatMoney(s.OverageRateCents))
@@ -73,7 +76,7 @@ func spendHint(c *models.Catalogue, s models.OrganizationSummary) string {
 	if s.SpendLimitCents != nil { // the sentence above says what it does
 		return fmt.Sprintf("Each extra %s costs %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents))
 	}
-	return "For example: " + SpendConsequence(c, s.OverageRateCents, 250*s.OverageRateCents)
+	return "For example: " + SpendConsequence(c, s, 250*s.OverageRateCents)
 }
 
 func (d Org) spendFields(s models.OrganizationSummary) limitFields {

@@ -129,9 +129,9 @@ func orgSpendCard(d Org, s models.OrganizationSummary) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				var templ_7745c5c3_Var7 string
-				templ_7745c5c3_Var7, templ_7745c5c3_Err = templ.JoinStringErrs(SpendConsequence(d.Catalogue, s.OverageRateCents, *s.SpendLimitCents))
+				templ_7745c5c3_Var7, templ_7745c5c3_Err = templ.JoinStringErrs(SpendConsequence(d.Catalogue, s, *s.SpendLimitCents))
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_limits.templ`, Line: 21, Col: 90}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_limits.templ`, Line: 21, Col: 73}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var7))
 				if templ_7745c5c3_Err != nil {

@@ -471,7 +471,7 @@ func orgCostLines(d Org, c OrgCost) templ.Component {
 			return templ_7745c5c3_Err
 		}
 		if c.Overage.Units == 0 {
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 25, "<p class=\"mt-3\">No overage so far: no member has exceeded the plan.</p>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 25, "<p class=\"mt-3\">No overage so far.</p>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

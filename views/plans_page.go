@@ -144,6 +144,8 @@ func cannotBuy(d Plans, p models.Plan) string {
 		return "An admin of your organization can buy it."
 	case p.Type == models.Individual && d.Current.Organization != "":
 		return "Your plan comes from " + d.Current.Organization + ", so you cannot buy one of your own."
+	case d.Current.Suspended && d.Current.Shared == (p.Type == models.Team):
+		return fmt.Sprintf("Your subscription is %s. Continue or cancel it under “Invoices and payment” first.", d.Current.Status)
 	case running(d.Current) && p.Type == d.Current.Plan.Type && d.Current.EndsAt != nil:
 		return fmt.Sprintf("%s stays active until %s. You can buy %s then.", d.Current.Plan.Name, ui.Day(*d.Current.EndsAt), p.Name)
 	case running(d.Current) && p.Type == d.Current.Plan.Type && d.Current.Trial:
@@ -159,5 +161,5 @@ func cannotBuy(d Plans, p models.Plan) string {
 // running reports whether the viewer already pays for a plan. The Billing Portal can cancel it, but
 // cannot switch to another plan that bills usage.
 func running(s Subscription) bool {
-	return s.Manageable && s.Status != "" && s.Status != models.StatusCanceled
+	return s.Manageable && s.Status != "" && s.Status != models.StatusCanceled && !s.Suspended
 }

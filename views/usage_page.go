@@ -122,17 +122,19 @@ func verdictTitle(c *models.Catalogue, s models.Standing) string {
 func verdictText(c *models.Catalogue, s models.Standing) string {
 	reset := models.FormatReset(s.Period.End)
 	switch v := models.Decide(s, 1); {
+	case v.Reason == models.MemberLimitReached && *s.MemberLimit == 0:
+		return fmt.Sprintf("Your member limit is %s. You can use %s as soon as an admin raises the limit.", c.Units(0), c.UnitPlural)
 	case v.Reason == models.MemberLimitReached:
 		return fmt.Sprintf("Your member limit is %s. You get new ones on %s, or as soon as an admin raises the limit.",
 			c.Units(*s.MemberLimit), reset)
 	case v.Reason == models.OrganizationSpendLimitReached:
-		return fmt.Sprintf("The included %s are used, and one more would exceed your organization's spend limit. "+
+		return fmt.Sprintf("No included %s are available, and one more would exceed your organization's spend limit. "+
 			"You get new ones on %s, or as soon as an admin raises the limit.", c.UnitPlural, reset)
 	case v.Reason == models.SpendLimitReached:
 		return fmt.Sprintf("One more %s would exceed your limit of %s. New ones are available on %s, or as soon as you raise the limit.",
 			c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset)
 	case v.Reason == models.PaymentPastDue:
-		return fmt.Sprintf("The included %s are used. Extra ones are available when the payment succeeds, and you get new ones on %s.",
+		return fmt.Sprintf("No included %s are available. Extra ones are available when the payment succeeds, and you get new ones on %s.",
 			c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted && s.Used-s.Overage >= s.Included:
 		return fmt.Sprintf("All included %s are used. You get new ones on %s.", c.UnitPlural, reset)
@@ -140,14 +142,22 @@ func verdictText(c *models.Catalogue, s models.Standing) string {
 		return fmt.Sprintf("All remaining %s are on hold for work in progress. "+
 			"Those that the work does not use become available again. You get new ones on %s.", c.UnitPlural, reset)
 	case s.SpendLimitCents != nil:
-		return fmt.Sprintf("The included %s are used. Each extra one costs %s, up to your spend limit of %s.",
-			c.UnitPlural, c.FormatMoney(s.OverageRateCents), c.FormatMoney(*s.SpendLimitCents))
+		return fmt.Sprintf("The included %s are used. Each extra one costs %s, up to your spend limit of %s.%s",
+			c.UnitPlural, c.FormatMoney(s.OverageRateCents), c.FormatMoney(*s.SpendLimitCents), sharedLimit(s))
 	case s.Organization.LimitCents != nil:
 		return fmt.Sprintf("The included %s are used. Each extra one costs %s, up to the spend limit of your organization.",
 			c.UnitPlural, c.FormatMoney(s.OverageRateCents))
 	}
 	return fmt.Sprintf("The included %s are used. Each extra one costs %s. No spend limit is set.",
 		c.UnitPlural, c.FormatMoney(s.OverageRateCents))
+}
+
+// aboutUsage names the plan, and who pays for it; empty if the standing could not be read.
+func aboutUsage(d Usage) string {
+	if d.Standing.Failed != "" {
+		return ""
+	}
+	return d.Subscription.Plan.Name + " plan" + origin(d)
 }
 
 // baseLine returns the label of the base price of a person's own plan.
@@ -167,6 +177,9 @@ func atTheLimit(c *models.Catalogue, s models.Standing, trial bool) string {
 	if s.MemberLimit == nil || *s.MemberLimit > s.Included && s.OverageRateCents <= 0 {
 		return text
 	}
+	if *s.MemberLimit == 0 {
+		return fmt.Sprintf("Your member limit is %s, so they are paused until an admin raises the limit.", c.Units(0))
+	}
 	limit := fmt.Sprintf("Your member limit is %s per billing period. When it is reached, new ones are paused until the reset.",
 		c.Units(*s.MemberLimit))
 	if *s.MemberLimit <= s.Included {
@@ -184,7 +197,8 @@ func afterIncluded(c *models.Catalogue, s models.Standing, trial bool) string {
 	case s.OverageRateCents <= 0:
 		return fmt.Sprintf("When all %s are used, new ones are paused until the reset.", c.Units(s.Included))
 	case s.PastDue:
-		return fmt.Sprintf("When all %s are used, new ones are paused until the payment succeeds.", c.Units(s.Included))
+		return fmt.Sprintf("When all %s are used, new ones are paused until the payment succeeds or the billing period resets.",
+			c.Units(s.Included))
 	case s.SpendLimitCents == nil && s.Organization.LimitCents != nil:
 		return priceOfExtra(c, s) + ", up to a spend limit that all members of your organization share."
 	case s.SpendLimitCents == nil && s.MemberLimit != nil:
@@ -192,7 +206,16 @@ func afterIncluded(c *models.Catalogue, s models.Standing, trial bool) string {
 	case s.SpendLimitCents == nil:
 		return priceOfExtra(c, s) + ". No spend limit is set, so there is no maximum."
 	}
-	return priceOfExtra(c, s) + ", up to your spend limit of " + limitInUnits(c, s.OverageRateCents, *s.SpendLimitCents) + "."
+	return priceOfExtra(c, s) + ", up to your spend limit of " + limitInUnits(c, s.OverageRateCents, *s.SpendLimitCents) + "." + sharedLimit(s)
+}
+
+// sharedLimit is the sentence about the organization's spend limit, after one about the person's own;
+// empty without it.
+func sharedLimit(s models.Standing) string {
+	if s.Organization.LimitCents == nil {
+		return ""
+	}
+	return " The spend limit that all members of your organization share may be reached earlier."
 }
 
 // priceOfExtra says what a unit costs when the included ones are used, without a period at the end.
@@ -212,25 +235,33 @@ func limitInUnits(c *models.Catalogue, rate, cents int64) string {
 
 // comparisonText compares the current period with the previous one.
 func comparisonText(c *models.Catalogue, d models.Comparison) string {
-	used := c.Units(d.Used) + " used on the first day"
+	days := "day"
 	if d.Days > 1 {
-		used = fmt.Sprintf("%s used in the first %d days", c.Units(d.Used), d.Days)
+		days = fmt.Sprintf("%d days", d.Days)
 	}
+	used := fmt.Sprintf("%s used so far in the first %s", c.Units(d.Used), days)
+	than := fmt.Sprintf("in the first %s of the previous period", days)
 	if d.Before == nil {
 		return used + ". There is no previous period to compare with."
 	}
 	switch before := *d.Before; {
 	case d.Used == before:
-		return used + ", as many as at this point in the previous period."
+		return used + ", as many as " + than + "."
 	case before == 0:
-		return used + ", none at this point in the previous period."
+		return used + ", none " + than + "."
 	case d.Used > before:
-		return fmt.Sprintf("%s, %d%% more than at this point in the previous period (%s).",
-			used, (d.Used-before)*100/before, models.FormatCount(before))
+		return fmt.Sprintf("%s, %s more than %s (%s).", used, percentOf(d.Used-before, before), than, models.FormatCount(before))
 	default:
-		return fmt.Sprintf("%s, %d%% fewer than at this point in the previous period (%s).",
-			used, (before-d.Used)*100/before, models.FormatCount(before))
+		return fmt.Sprintf("%s, %s fewer than %s (%s).", used, percentOf(before-d.Used, before), than, models.FormatCount(before))
 	}
+}
+
+// percentOf formats a part of a number above 0: "12%" or "less than 1%".
+func percentOf(part, all int64) string {
+	if part*100 < all {
+		return "less than 1%"
+	}
+	return fmt.Sprintf("%d%%", part*100/all)
 }
 
 // forecastText says how many units the current pace reaches by the reset, and what they cost.

@@ -137,7 +137,7 @@ func TestUsagePageTexts(t *testing.T) {
 			"a limit is shown in money and units", limited(43, 600),
 			[]string{
 				"After 75 included suggestions, each extra one costs $0.30, up to your spend limit of $6.00 (20 suggestions beyond the plan).",
-				"When it is reached, suggestions are paused until the reset.",
+				"When it is reached, extra suggestions are paused until the reset.",
 			}, nil,
 		},
 		{
@@ -172,8 +172,7 @@ func TestUsagePageTexts(t *testing.T) {
 		{
 			"a member limit that is reached", memberLimited(60, 60), []string{
 				"0 suggestions left under the member limit of 60", "Included left 15", "15 included left", "Paused: your member limit is reached",
-				"suggestions by the reset, more than your member limit of 60.",
-			}, []string{"15 suggestions left", "within the plan"},
+			}, []string{"15 suggestions left", "within the plan", "by the reset", "Runs out"},
 		},
 		{
 			"a member limit beyond the included units", memberLimited(43, 90), []string{
@@ -196,15 +195,19 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"more than in the previous period", compare(62, new(int64(49))),
-			[]string{"62 suggestions used in the first 23 days, 26% more than at this point in the previous period (49)."}, nil,
+			[]string{"62 suggestions used so far in the first 23 days, 26% more than in the first 23 days of the previous period (49)."}, nil,
 		},
 		{
 			"fewer than in the previous period", compare(40, new(int64(50))),
-			[]string{"20% fewer than at this point in the previous period (50)."}, nil,
+			[]string{"20% fewer than in the first 23 days of the previous period (50)."}, nil,
+		},
+		{
+			"a little more than in the previous period", compare(151, new(int64(150))),
+			[]string{"less than 1% more than in the first 23 days of the previous period (150)."}, []string{"0%"},
 		},
 		{
 			"no division by zero", compare(40, new(int64(0))),
-			[]string{"none at this point in the previous period."}, []string{"%!"},
+			[]string{"none in the first 23 days of the previous period."}, []string{"%!"},
 		},
 		{
 			"no previous period", compare(40, nil),
@@ -225,11 +228,12 @@ func TestUsagePageTexts(t *testing.T) {
 		{
 			"past due, overage is paused", pastDue(78),
 			[]string{
-				"Paused: the last payment failed", "When all 75 suggestions are used, new ones are paused until the payment succeeds.",
-				"Overage: 3 × $0.30 $0.90", "by the reset, more than the plan includes.",
+				"Paused: the last payment failed", "When all 75 suggestions are used, new ones are paused until the payment succeeds or the " +
+					"billing period resets.",
+				"Overage: 3 × $0.30 $0.90",
 				"No limit is set. Extra suggestions are paused until the payment succeeds; after that, they are billed.",
 			},
-			[]string{"there is no maximum", "extra suggestions are billed", "of overage"},
+			[]string{"there is no maximum", "extra suggestions are billed", "of overage", "At this pace"},
 		},
 		{"overage at two rates", twoRates, []string{"Overage: 3 suggestions $0.95", "So far in this period $18.95"}, []string{"3 × "}},
 		{"overage from before the rate was 0", noRate, []string{"Overage: 3 × $0.30 $0.90", "So far in this period $18.90"}, nil},
@@ -240,7 +244,7 @@ func TestUsagePageTexts(t *testing.T) {
 		}, []string{"per month $18.00"}},
 		{
 			"a canceled trial costs nothing afterwards", trying(true),
-			[]string{"The base price is $0.00 until Dec 9, 2026, 15:20 UTC.", "Pro ends soon"}, []string{"$18.00"},
+			[]string{"The base price is $0.00 until Dec 9, 2026, 15:20 UTC.", "Pro is canceled"}, []string{"$18.00"},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -120,6 +120,8 @@ type Subscription struct {
 	// Trial means that the base price is 0 until TrialEnd. TrialEnd is nil if it is unknown.
 	Trial    bool
 	TrialEnd *time.Time
+	// Suspended means that it gives no plan, because it is unpaid or paused at Stripe.
+	Suspended bool
 	// ByHand means that the plan was assigned without Stripe, so Stripe does not bill it.
 	ByHand bool
 	// Manageable means that the viewer may open Stripe's Billing Portal for it.

@@ -152,9 +152,20 @@ func TestBuyingAPlan(t *testing.T) {
 		}
 		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status, s.CancelAtPeriodEnd = "active", true })
 		f.receiveWebhook(stand, "customer.subscription.updated", bought)
-		if p := b.get("/usage"); !strings.Contains(p.main(), "Pro ends soon") || !strings.Contains(p.main(), "Dec 23, 2026") {
+		if p := b.get("/usage"); !strings.Contains(p.main(), "Pro is canceled It stays active until Dec 23, 2026") {
 			t.Errorf("about to end: %s", p.main())
 		}
+		// An unpaid subscription gives no plan, and must be paid or ended before another purchase.
+		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status, s.CancelAtPeriodEnd = "unpaid", false })
+		f.receiveWebhook(stand, "customer.subscription.updated", bought)
+		p = b.get("/usage")
+		says(t, "unpaid", p.main(), []string{"The subscription is unpaid", "Until it is active again, you are on the free plan."},
+			[]string{"has ended", "See plans"})
+		if len(p.buttons(views.PathPortal)) == 0 {
+			t.Error("an unpaid subscription cannot be paid")
+		}
+		says(t, "the plans", b.get("/plans").main(),
+			[]string{"Your subscription is unpaid. Continue or cancel it under “Invoices and payment” first."}, []string{"You already pay"})
 		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status, s.EndedAt = "canceled", f.clock() })
 		f.receiveWebhook(stand, "customer.subscription.deleted", bought)
 		p = b.get("/usage")

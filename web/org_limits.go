@@ -80,7 +80,8 @@ func (s *Server) setOrgSpendLimit(c echo.Context, viewer *models.Viewer) error {
 		}
 		current := summary.SpendLimitCents
 		unseen := views.Seen(change.Seen) != views.Seen(current) // SetOrganization refuses it
-		if !unseen && views.Seen(current) != views.Seen(change.To) && summary.SpentCents() > 0 && summary.Exceeds(*change.To) {
+		if !unseen && views.Seen(current) != views.Seen(change.To) && summary.HasPlan && summary.SpentCents() > 0 &&
+			summary.Exceeds(*change.To) {
 			page.SpendForm.Confirm = change.To
 			page.Frame.Prefix = "Confirm: "
 			return s.showOrg(c, viewer, http.StatusOK, page)
@@ -135,7 +136,7 @@ func (s *Server) orgNotices(c echo.Context, w views.Widget[models.OrganizationSu
 	case orgLimitSaved:
 		n.Title = "Spend limit saved"
 		if summary.SpendLimitCents != nil {
-			n.Text = views.SpendConsequence(s.catalogue, summary.OverageRateCents, *summary.SpendLimitCents)
+			n.Text = views.SpendConsequence(s.catalogue, summary, *summary.SpendLimitCents)
 		}
 	case orgLimitRemoved:
 		n.Title, n.Text = "Spend limit removed", "The organization has no spend limit now."

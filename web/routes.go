@@ -81,7 +81,8 @@ func (s *Server) api() []route {
 		{
 			method: http.MethodPost, path: "/v1/events", id: "events", scope: models.ScopeConsume, handle: s.events,
 			summary: "Record what already happened",
-			description: "Limits do not apply. Each event counts in the billing period in which it occurred. " +
+			description: "No event is refused because of a limit. Units beyond a limit, and extra units while a payment is past due, " +
+				"are recorded but not billed. Each event counts in the billing period in which it occurred. " +
 				"Events are processed in order, so an event can use Slack IDs that an earlier event linked. Tollgate deletes old " +
 				"events. A new event is invalid if it occurred at a time whose events may already have been deleted." + naming,
 			request: reflect.TypeFor[eventsRequest](), response: reflect.TypeFor[eventsAnswer](),
@@ -114,8 +115,8 @@ func (s *Server) api() []route {
 			method: http.MethodGet, path: "/v1/organizations/{id}/usage", id: "organizationUsage", scope: models.ScopeRead,
 			handle:  answered(queryTimeout, s.organizationUsage),
 			summary: "An organization's usage",
-			description: "Totals and the ten users with the most usage in a billing period. For a past period, these are the " +
-				"current members who had signed up by its end, or have usage in it. Former members are not counted.",
+			description: "Totals and the ten users with the most usage in a billing period. For a past period, the figures " +
+				"are those of the current members who had signed up by its end or have usage in it.",
 			query:    []queryParameter{period},
 			response: reflect.TypeFor[organizationAnswer](),
 			codes:    []models.Code{models.CodeUnknownOrganization, models.CodeInvalidRequest},
@@ -154,9 +155,9 @@ func (s *Server) api() []route {
 			method: http.MethodPost, path: "/v1/void", id: "void", scope: models.ScopeConsume, handle: answered(queryTimeout, s.void),
 			audited: true,
 			summary: "Reverse an event",
-			description: "Gives back what the event counted, in the event's own period. Other decisions do not change. Identify the event by " +
-				"`hold_id`, or by `idempotency_key` and the person. Identify the person by `email`, or by `slack_team_id` and " +
-				"`slack_user_id`. A repeated call gets the first answer. " +
+			description: "Subtracts the event's units and overage from the billing period in which the event counts. Other decisions do not " +
+				"change. Identify the event by `hold_id`, or by `idempotency_key` and the person. Identify the person by `email`, or by " +
+				"`slack_team_id` and `slack_user_id`. A repeated call gets the first answer. " +
 				"If the event is already in a report to Stripe, the API key also needs the scope `manage`.",
 			request: reflect.TypeFor[voidRequest](), response: reflect.TypeFor[voidAnswer](),
 			codes: []models.Code{models.CodeUnknownUser, models.CodeUnknownHold, models.CodeUnknownEvent},

@@ -61,7 +61,10 @@ func (m *slackMessages) cost(s *models.Standing, in *models.Situation) string {
 		return "Extra " + c.UnitPlural + " are not available, so nothing is billed beyond the plan."
 	}
 	text := fmt.Sprintf("Overage so far: %s, %s.", c.Units(s.Overage), c.FormatMoney(s.OverageCents))
-	if s.OverageRateCents > 0 {
+	switch {
+	case s.PastDue:
+		text += " Extra " + c.UnitPlural + " are paused until the payment succeeds."
+	case s.OverageRateCents > 0:
 		text += fmt.Sprintf(" Each extra %s costs %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents))
 	}
 	if s.SpendLimitCents != nil {
@@ -82,6 +85,9 @@ func (m *slackMessages) organization(o *models.OrganizationSummary) slackMessage
 	cost := fmt.Sprintf("Overage so far: %s, %s.", c.Units(o.OverageUnits), c.FormatMoney(o.OverageCents))
 	step := models.NextStep{Text: "Set a spend limit for the organization", Path: "/org#spend-limit"}
 	switch {
+	case o.PastDue:
+		cost += " Extra " + c.UnitPlural + " are paused until the payment succeeds."
+		step = models.NextStep{Text: "Update the payment method", Path: "/usage"}
 	case o.SpendLimitCents != nil:
 		cost += " Spend limit: " + c.FormatMoney(*o.SpendLimitCents) + "."
 		step.Text = "Change the organization's spend limit"

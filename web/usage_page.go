@@ -154,7 +154,8 @@ func (s *Server) addState(shown *views.Subscription, held *models.Subscription, 
 	}
 	shown.ByHand = held.Active() && held.StripeSubscriptionID == nil
 	shown.Manageable = s.mayManage(held, viewer)
-	if !held.Active() {
+	shown.Suspended = held.Suspended()
+	if !held.Active() && !shown.Suspended {
 		shown.Status = models.StatusCanceled
 		if shown.EndsAt == nil {
 			shown.EndsAt = utc(&held.UpdatedAt)

@@ -126,10 +126,8 @@ func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (addre
 		return "", fmt.Errorf("begin a purchase: %w", err)
 	}
 	for _, h := range held {
-		// A paused or unpaid subscription still exists, and the customer would pay for a second one
-		// as well.
-		if h.Active() || h.Status == models.SubscriptionStatus(stripe.SubscriptionStatusUnpaid) ||
-			h.Status == models.SubscriptionStatus(stripe.SubscriptionStatusPaused) {
+		// A suspended subscription still exists, and the customer would pay for a second one as well.
+		if h.Active() || h.Suspended() {
 			return "", ErrHasPlan
 		}
 	}

@@ -81,7 +81,9 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	}})
 	pages := map[string]templ.Component{"org": views.OrgPage(org)}
 	quiet := org
-	quiet.Summary = views.Loaded(models.OrganizationSummary{Name: summary.Name, Plan: "business", Period: november, TotalUsers: 1})
+	quiet.Summary = views.Loaded(models.OrganizationSummary{
+		Name: summary.Name, Plan: "business", Period: november, HasPlan: true, TotalUsers: 1,
+	})
 	quiet.Cost, quiet.StripeConnected = views.Loaded(views.OrgCost{Seats: 1, Subscribed: true}), false
 	quiet.Refused = views.Loaded(views.RefusedMembers{})
 	quiet.Days.Value.Used, quiet.Days.Value.Previous = nil, nil
@@ -158,7 +160,8 @@ func orgLimits(org views.Org) map[string]templ.Component {
 			{At: Now.Add(-time.Hour), Actor: "hugo.umbrella@example.com", Subject: "alma.teapot@example.com", Detail: "role from member to admin"},
 			{At: Now.AddDate(0, 0, -3), Actor: models.ActorShell, Subject: "hugo.umbrella@example.com", Detail: "role from member to admin"},
 		})
-		d.Frame.Notices = []ui.Notice{{Kind: ui.Done, Title: "Spend limit saved", Text: views.SpendConsequence(d.Catalogue, 20, 5000)}}
+		saved := ui.Notice{Kind: ui.Done, Title: "Spend limit saved", Text: views.SpendConsequence(d.Catalogue, d.Summary.Value, 5000)}
+		d.Frame.Notices = []ui.Notice{saved}
 	})
 	add("limit-applying", fifty, &models.OrganizationRecord{}, nothing)
 	reached := new(int64(730))

@@ -145,6 +145,9 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	d = Member(t, "pro", 80, 75)
 	d.Subscription.Status, d.Standing.Value.PastDue = models.StatusPastDue, true
 	add("past-due-paused", d)
+	d = Member(t, "free", 3, 5)
+	d.Subscription.Status, d.Subscription.Suspended, d.Subscription.Manageable = models.StatusUnpaid, true, true
+	add("unpaid", d)
 	d = Member(t, "pro", 40, 75)
 	d.Subscription.EndsAt = new(november.End)
 	add("canceled-at-end", d)

@@ -92,7 +92,7 @@ export interface paths {
         put?: never;
         /**
          * Record what already happened
-         * @description Limits do not apply. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. Tollgate deletes old events. A new event is invalid if it occurred at a time whose events may already have been deleted. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `consume`.
+         * @description No event is refused because of a limit. Units beyond a limit, and extra units while a payment is past due, are recorded but not billed. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. Tollgate deletes old events. A new event is invalid if it occurred at a time whose events may already have been deleted. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `consume`.
          */
         post: operations["events"];
         delete?: never;
@@ -250,7 +250,7 @@ export interface paths {
         };
         /**
          * An organization's usage
-         * @description Totals and the ten users with the most usage in a billing period. For a past period, these are the current members who had signed up by its end, or have usage in it. Former members are not counted. Needs a key with the scope `read`.
+         * @description Totals and the ten users with the most usage in a billing period. For a past period, the figures are those of the current members who had signed up by its end or have usage in it. Needs a key with the scope `read`.
          */
         get: operations["organizationUsage"];
         put?: never;
@@ -352,7 +352,7 @@ export interface paths {
         put?: never;
         /**
          * Reverse an event
-         * @description Gives back what the event counted, in the event's own period. Other decisions do not change. Identify the event by `hold_id`, or by `idempotency_key` and the person. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. A repeated call gets the first answer. If the event is already in a report to Stripe, the API key also needs the scope `manage`. Needs a key with the scope `consume`.
+         * @description Subtracts the event's units and overage from the billing period in which the event counts. Other decisions do not change. Identify the event by `hold_id`, or by `idempotency_key` and the person. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. A repeated call gets the first answer. If the event is already in a report to Stripe, the API key also needs the scope `manage`. Needs a key with the scope `consume`.
          */
         post: operations["void"];
         delete?: never;
@@ -368,7 +368,7 @@ export interface components {
         ActivityAnswer: {
             /**
              * Format: date-time
-             * @description The period's deleted events were recorded before this time; null if none.
+             * @description Events recorded before this time may be deleted; null if none are.
              */
             deleted_before: string | null;
             email: string;
