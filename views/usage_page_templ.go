@@ -1263,7 +1263,7 @@ func usageSteps(d Usage, s models.Standing) templ.Component {
 			}
 		}
 		if d.Subscription.Organization == "" {
-			upgrade := s.OverageRateCents <= 0 && !d.Subscription.Trial && d.StripeConnected
+			upgrade := s.OverageRateCents <= 0 && !d.Subscription.Trial && !d.Subscription.Suspended && d.StripeConnected
 			if upgrade {
 				templ_7745c5c3_Err = ui.LinkButton("/plans", "Upgrade", s.Level() != models.Safe).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {

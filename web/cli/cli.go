@@ -97,7 +97,7 @@ func commandOf(usage *kong.ParseError) string {
 	if selected := usage.Context.Selected(); selected != nil {
 		return selected.FullPath()
 	}
-	return usage.Context.Model.Node.FullPath()
+	return usage.Context.Model.FullPath()
 }
 
 // CheckUTF8 returns an error if an argument is not UTF-8.
