@@ -24,6 +24,8 @@ func (c *Catalogue) NoticeUntilReset(s Standing, v Verdict) string {
 	}
 	var b strings.Builder
 	switch {
+	case s.Overage > 0 && s.Included <= 0:
+		fmt.Fprintf(&b, "You've used %s (%s so far).", c.Units(s.Used), c.FormatMoney(s.OverageCents))
 	case s.Overage > 0 && s.Used-s.Overage >= s.Included:
 		fmt.Fprintf(&b, "You've used all %s of your plan and %s extra (%s so far).", c.Units(s.Included), FormatCount(s.Overage),
 			c.FormatMoney(s.OverageCents))
@@ -85,6 +87,8 @@ func (s Standing) nextIsRefused(r Reason) bool { return s.nextRefusal() == r }
 // NoticeTitle returns a summary in two or three words of a decision that has a notice.
 func (c *Catalogue) NoticeTitle(s Standing, v Verdict) string {
 	switch {
+	case !v.Allowed && s.nextIsRefused(nextAllowed):
+		return "Not enough left"
 	case v.Reason == MemberLimitReached, v.Allowed && s.nextIsRefused(MemberLimitReached):
 		return "Member limit reached"
 	case v.Reason == OrganizationSpendLimitReached, v.Allowed && s.nextIsRefused(OrganizationSpendLimitReached):
@@ -93,8 +97,6 @@ func (c *Catalogue) NoticeTitle(s Standing, v Verdict) string {
 		return "Spend limit reached"
 	case v.Reason == PaymentPastDue, v.Allowed && s.nextIsRefused(PaymentPastDue):
 		return "Payment failed"
-	case !v.Allowed && s.Remaining() > 0:
-		return "Not enough left"
 	case !v.Allowed, s.Remaining() == 0 && s.OverageRateCents == 0:
 		return "No " + c.UnitPlural + " left"
 	case s.Overage > 0, s.Remaining() == 0:

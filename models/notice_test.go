@@ -61,6 +61,11 @@ func TestNotice(t *testing.T) {
 			"You've used 75 of 75 suggestions (100%). This request would exceed your organization's spend limit." + yours},
 		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30, Organization: spent(90)}, organization,
 			"You've used 75 of 75 suggestions (100%). Your organization has reached its spend limit, so extra suggestions are paused." + yours},
+		// The plan includes nothing, or work in progress holds what is left.
+		{models.Standing{Used: 3, OverageRateCents: 30}, allowed,
+			"You've used 3 suggestions ($0.90 so far). Each extra suggestion costs $0.30." + yours},
+		{models.Standing{Used: 71, Held: 5, Overage: 1, OverageCents: 30, Included: 75}, allowed,
+			"You've used 70 of 75 suggestions (94%) and 1 extra ($0.30 so far). 5 more are on hold for work in progress." + yours},
 		// More units were granted after some were billed.
 		{models.Standing{Used: 70, Overage: 3, OverageCents: 90, Included: 75}, allowed,
 			"You've used 67 of 75 suggestions (89%) and 3 extra ($0.90 so far)." + yours},
@@ -101,6 +106,9 @@ func TestNoticeTitle(t *testing.T) {
 		{models.Standing{Used: 5, Included: 5}, 0, "No suggestions left"},
 		{models.Standing{Used: 5, Included: 5}, 1, "No suggestions left"},
 		{models.Standing{Held: 5, Included: 5}, 1, "No suggestions left"},
+		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(60))}, 3, "Not enough left"},
+		{models.Standing{Used: 58, Included: 75, MemberLimit: ptr(int64(60))}, 5, "Not enough left"},
+		{models.Standing{Used: 60, Included: 75, MemberLimit: ptr(int64(60))}, 5, "Member limit reached"},
 		{models.Standing{Used: 2, Included: 5}, 4, "Not enough left"},
 		{models.Standing{Included: 5}, 6, "Not enough left"},
 	} {

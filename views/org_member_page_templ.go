@@ -275,7 +275,7 @@ func OrgMemberPage(d OrgMember) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = monthsCard(d.Catalogue, d.Months, aboutMonths, billed(d.Plan), d.Moved,
+			templ_7745c5c3_Err = monthsCard(d.Catalogue, d.Months, aboutOwnMonths, billed(d.Plan), d.Moved,
 				charts.Links{Path: "/org/members/" + d.ID.String()}).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err

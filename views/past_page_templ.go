@@ -135,7 +135,7 @@ func PastPage(d Past) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				templ_7745c5c3_Err = monthsCard(d.Catalogue, Loaded(d.Usage.Value.Months), aboutMonths, d.money(), d.Usage.Value.Moved, d.links()).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = monthsCard(d.Catalogue, Loaded(d.Usage.Value.Months), aboutOwnMonths, d.money(), d.Usage.Value.Moved, d.links()).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
