@@ -145,6 +145,12 @@ func (s *Subscription) Active() bool { return slices.Contains(activeStatuses, s.
 // active again.
 func (s *Subscription) Suspended() bool { return s.Status == StatusUnpaid || s.Status == StatusPaused }
 
+// suspendedFirst returns the SQL order of inactive subscriptions: suspended ones, then the newest.
+func suspendedFirst(alias string) string {
+	return "CASE WHEN " + alias + ".status IN ('" + string(StatusUnpaid) + "', '" + string(StatusPaused) + "') THEN 0 ELSE 1 END, " +
+		alias + ".created_at DESC"
+}
+
 // ActiveSubscription returns the SQL condition that a row of subscriptions is active, given its
 // table alias.
 func ActiveSubscription(alias string) string {

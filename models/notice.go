@@ -31,8 +31,7 @@ func (c *Catalogue) NoticeUntilReset(s Standing, v Verdict) string {
 			c.FormatMoney(s.OverageCents))
 	case s.Overage > 0:
 		fmt.Fprintf(&b, "You've used %s of %s (%d%%) and %s extra (%s so far).", FormatCount(s.Used-s.Overage), c.Units(s.Included),
-			s.PercentUsed(),
-			FormatCount(s.Overage), c.FormatMoney(s.OverageCents))
+			(s.Used-s.Overage)*100/s.Included, FormatCount(s.Overage), c.FormatMoney(s.OverageCents))
 	default:
 		fmt.Fprintf(&b, "You've used %s of %s (%d%%).", FormatCount(s.Used), c.Units(s.Included), s.PercentUsed())
 	}

@@ -65,7 +65,7 @@ func TestNotice(t *testing.T) {
 		{models.Standing{Used: 3, OverageRateCents: 30}, allowed,
 			"You've used 3 suggestions ($0.90 so far). Each extra suggestion costs $0.30." + yours},
 		{models.Standing{Used: 71, Held: 5, Overage: 1, OverageCents: 30, Included: 75}, allowed,
-			"You've used 70 of 75 suggestions (94%) and 1 extra ($0.30 so far). 5 more are on hold for work in progress." + yours},
+			"You've used 70 of 75 suggestions (93%) and 1 extra ($0.30 so far). 5 more are on hold for work in progress." + yours},
 		// More units were granted after some were billed.
 		{models.Standing{Used: 70, Overage: 3, OverageCents: 90, Included: 75}, allowed,
 			"You've used 67 of 75 suggestions (89%) and 3 extra ($0.90 so far)." + yours},

@@ -316,13 +316,14 @@ type Held struct {
 }
 
 // SubscriptionOf returns the active subscription that gives a person their plan (see
-// entitlingSubscription). Without one, it returns the newest subscription that ended, or nil.
+// entitlingSubscription). Without one, it returns a suspended one, the newest that ended, or nil.
 func SubscriptionOf(ctx context.Context, db bun.IDB, email string) (*Held, error) {
 	var found []Held
 	err := db.NewRaw(`SELECT s.*, COALESCE(o.name, '') AS organization
 		FROM users u LEFT JOIN workspaces w ON w.id = u.workspace_id
 		JOIN subscriptions s ON s.id = COALESCE(`+entitlingSubscription+`,
-			(SELECT n.id FROM subscriptions n WHERE n.user_id = u.id OR n.organization_id = w.organization_id ORDER BY n.created_at DESC LIMIT 1))
+			(SELECT n.id FROM subscriptions n WHERE n.user_id = u.id OR n.organization_id = w.organization_id
+				ORDER BY `+suspendedFirst("n")+` LIMIT 1))
 		LEFT JOIN organizations o ON o.id = s.organization_id WHERE u.email = ?`, email).Scan(ctx, &found)
 	if err != nil {
 		return nil, fmt.Errorf("read the subscription of %s: %w", email, err)
@@ -334,11 +335,12 @@ func SubscriptionOf(ctx context.Context, db bun.IDB, email string) (*Held, error
 }
 
 // SubscriptionOfOrganization returns the active subscription that gives an organization its plan.
-// Without one, it returns the newest subscription that ended, or nil.
+// Without one, it returns a suspended one, the newest that ended, or nil.
 func SubscriptionOfOrganization(ctx context.Context, db bun.IDB, id uuid.UUID) (*Subscription, error) {
 	var found []Subscription
 	if err := db.NewSelect().Model(&found).Where("organization_id = ?", id).
-		OrderExpr("CASE WHEN " + ActiveSubscription("subscription") + " THEN 0 ELSE 1 END, created_at DESC").Limit(1).Scan(ctx); err != nil {
+		OrderExpr("CASE WHEN " + ActiveSubscription("subscription") + " THEN 0 ELSE 1 END, " + suspendedFirst("subscription")).
+		Limit(1).Scan(ctx); err != nil {
 		return nil, fmt.Errorf("read the subscription of organization %s: %w", id, err)
 	}
 	if len(found) == 0 {

@@ -144,6 +144,8 @@ func cannotBuy(d Plans, p models.Plan) string {
 		return "An admin of your organization can buy it."
 	case p.Type == models.Individual && d.Current.Organization != "":
 		return "Your plan comes from " + d.Current.Organization + ", so you cannot buy one of your own."
+	case d.Current.Suspended && p.Type == models.Team && d.Current.Shared && !d.Current.Manageable:
+		return fmt.Sprintf("Your organization's subscription is %s. An admin must continue or end it first.", d.Current.Status)
 	case d.Current.Suspended && d.Current.Shared == (p.Type == models.Team):
 		return fmt.Sprintf("Your subscription is %s. Continue or cancel it under “Invoices and payment” first.", d.Current.Status)
 	case running(d.Current) && p.Type == d.Current.Plan.Type && d.Current.EndsAt != nil:

@@ -18,6 +18,8 @@ type Purchase struct {
 	Next    string
 	// Portal offers Stripe's Billing Portal.
 	Portal bool
+	// Shared means that it is the organization's portal.
+	Shared bool
 	// Reference is the ID by which the operator finds the purchase in Stripe; may be empty.
 	Reference string
 }

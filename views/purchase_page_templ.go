@@ -110,7 +110,7 @@ func PurchasePage(d Purchase) templ.Component {
 					}
 				}
 				if d.Portal {
-					templ_7745c5c3_Err = ui.PostButton(PathPortal, "Go to Stripe's portal", "", "", true).Render(ctx, templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = portalButton(Subscription{Shared: d.Shared}, "Go to Stripe's portal", true).Render(ctx, templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}

@@ -190,7 +190,7 @@ func atTheLimit(c *models.Catalogue, s models.Standing, trial bool) string {
 
 // askForMore tells members whose organization's plan bills no extra units how to get more.
 func askForMore(d Usage, s models.Standing) string {
-	if d.Subscription.Organization == "" || s.OverageRateCents > 0 || d.Subscription.Trial || d.Frame.Viewer.Admin {
+	if d.ReadOnly || d.Subscription.Organization == "" || s.OverageRateCents > 0 || d.Subscription.Trial || d.Frame.Viewer.Admin {
 		return ""
 	}
 	return " " + ui.Sentence("For a larger plan, ask an admin of "+d.Subscription.Organization)

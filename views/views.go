@@ -29,7 +29,8 @@ const (
 	PathOrgMemberLimit = "/org/member-limit"
 	// PathCheckout takes FieldPlan and redirects to Stripe Checkout.
 	PathCheckout = "/plans/checkout"
-	// PathPortal takes nothing and redirects to Stripe's Billing Portal.
+	// PathPortal redirects to Stripe's Billing Portal. With FieldOrganization, it is that of the
+	// organization of which the viewer is an admin.
 	PathPortal = "/plans/portal"
 	// PathReturn is where Stripe Checkout returns to. It is a GET, with the plan and Checkout's
 	// session.

@@ -61,7 +61,7 @@ func (s *Server) checkout(c echo.Context, viewer *models.Viewer) error {
 	switch {
 	case errors.Is(err, billing.ErrHasPlan):
 		return s.showPurchase(c, http.StatusConflict, views.Purchase{
-			Title: "You already have a subscription", Portal: true,
+			Title: "You already have a subscription", Portal: true, Shared: plan.Type == models.Team,
 			Lines: []string{
 				"You would pay for two plans, so nothing was bought.",
 				"In Stripe's portal, you can cancel your subscription or pay an open invoice. " +
@@ -136,7 +136,7 @@ func (s *Server) portal(c echo.Context, viewer *models.Viewer) error {
 	if s.shop == nil {
 		return s.showPurchase(c, http.StatusConflict, notConnected)
 	}
-	customer, err := s.managed(c.Request().Context(), viewer)
+	customer, err := s.managed(c.Request().Context(), viewer, c.FormValue(views.FieldOrganization) != "")
 	if err != nil {
 		return err
 	}
@@ -157,17 +157,27 @@ func (s *Server) portal(c echo.Context, viewer *models.Viewer) error {
 
 // managed returns the Stripe customer that the viewer may manage: the one whose subscription gives
 // them their plan, otherwise one that they bought a plan with before. It is empty if there is none.
-func (s *Server) managed(ctx context.Context, viewer *models.Viewer) (string, error) {
+// For an admin, shared selects the organization's customer, if there is one.
+func (s *Server) managed(ctx context.Context, viewer *models.Viewer, shared bool) (string, error) {
+	own, organization := billing.Buyer{UserID: viewer.User.ID}, billing.Buyer{}
+	if viewer.IsAdmin() {
+		organization.OrganizationID = &viewer.Organization.ID
+		if shared {
+			if customer, err := s.shop.CustomerOf(ctx, organization); !errors.Is(err, billing.ErrNoCustomer) {
+				return customer, err
+			}
+		}
+	}
 	held, err := models.SubscriptionOf(ctx, s.db, viewer.User.Email)
 	if err != nil {
 		return "", err
 	}
-	if held != nil && held.Active() && s.mayManage(&held.Subscription, viewer) {
+	if held != nil && (held.Active() || held.Suspended()) && s.mayManage(&held.Subscription, viewer) {
 		return *held.StripeCustomerID, nil
 	}
-	buyers := []billing.Buyer{{UserID: viewer.User.ID}}
+	buyers := []billing.Buyer{own}
 	if viewer.IsAdmin() {
-		buyers = append(buyers, billing.Buyer{OrganizationID: &viewer.Organization.ID})
+		buyers = append(buyers, organization)
 	}
 	for _, b := range buyers {
 		if customer, err := s.shop.CustomerOf(ctx, b); !errors.Is(err, billing.ErrNoCustomer) {
@@ -184,7 +194,7 @@ func (s *Server) invoices(c echo.Context, viewer *models.Viewer) (invoices []vie
 		return nil, false
 	}
 	shown := load(s, c, "invoices", func(ctx context.Context) (invoices []views.Invoice, err error) {
-		customer, err := s.managed(ctx, viewer)
+		customer, err := s.managed(ctx, viewer, false)
 		if err != nil || customer == "" {
 			return nil, err
 		}

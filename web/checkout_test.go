@@ -244,6 +244,26 @@ func TestBuyingAPlanForAnOrganization(t *testing.T) {
 			len(p.buttons(views.PathPortal)) != 0 {
 			t.Errorf("bob past due: %s", p.main())
 		}
+		// Ada once bought a plan of her own. The organization's unpaid subscription is still the one that
+		// the pages are about.
+		own := f.user("ada@example.com").ID
+		_, err := f.db.NewInsert().Model(&models.StripeCustomer{ID: "cus_of_ada", UserID: &own}).Exec(t.Context())
+		must(t, err)
+		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status = "unpaid" })
+		f.receiveWebhook(stand, "customer.subscription.updated", bought)
+		for _, path := range []string{"/org", "/usage", "/plans"} {
+			p := ada.get(path)
+			if path != "/plans" {
+				says(t, path, p.main(), []string{"The subscription is unpaid"}, []string{"has ended"})
+			}
+			address := ada.sendForm(p, views.PathPortal, nil).left(t)
+			if got := stand.Object(address[strings.LastIndex(address, "/")+1:])["customer"]; got != customer {
+				t.Errorf("the portal from %s is that of %v", path, got)
+			}
+		}
+		says(t, "bob's page", bob.get("/usage").main(),
+			[]string{"The subscription is unpaid", "To continue or end it, ask an admin of your organization."}, []string{"has ended"})
+		says(t, "bob's plans", bob.get("/plans").main(), []string{"An admin of your organization can buy it."}, nil)
 	})
 }
 

@@ -62,7 +62,7 @@ func (m *slackMessages) cost(s *models.Standing, in *models.Situation) string {
 	}
 	text := fmt.Sprintf("Overage so far: %s, %s.", c.Units(s.Overage), c.FormatMoney(s.OverageCents))
 	switch {
-	case s.PastDue:
+	case s.PastDue && s.OverageRateCents > 0:
 		text += " Extra " + c.UnitPlural + " are paused until the payment succeeds."
 	case s.OverageRateCents > 0:
 		text += fmt.Sprintf(" Each extra %s costs %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents))
@@ -84,12 +84,16 @@ func (m *slackMessages) organization(o *models.OrganizationSummary) slackMessage
 		ui.Count(o.TotalUsers, "member", "members"), o.AveragePerUser())
 	cost := fmt.Sprintf("Overage so far: %s, %s.", c.Units(o.OverageUnits), c.FormatMoney(o.OverageCents))
 	step := models.NextStep{Text: "Set a spend limit for the organization", Path: "/org#spend-limit"}
+	if o.SpendLimitCents != nil {
+		cost += " Spend limit: " + c.FormatMoney(*o.SpendLimitCents) + "."
+	}
 	switch {
 	case o.PastDue:
-		cost += " Extra " + c.UnitPlural + " are paused until the payment succeeds."
+		if o.OverageRateCents > 0 {
+			cost += " Extra " + c.UnitPlural + " are paused until the payment succeeds."
+		}
 		step = models.NextStep{Text: "Update the payment method", Path: "/usage"}
 	case o.SpendLimitCents != nil:
-		cost += " Spend limit: " + c.FormatMoney(*o.SpendLimitCents) + "."
 		step.Text = "Change the organization's spend limit"
 		if o.HasPlan && o.OverageRateCents > 0 && o.Exceeds(*o.SpendLimitCents) {
 			cost += " One more extra " + c.UnitSingular + " would exceed it, so extra " + c.UnitPlural + " are paused."
