@@ -141,24 +141,29 @@ var activeStatuses = []SubscriptionStatus{StatusActive, StatusTrialing, StatusPa
 // Active reports whether the subscription gives its plan.
 func (s *Subscription) Active() bool { return slices.Contains(activeStatuses, s.Status) }
 
-// Suspended reports whether the subscription gives no plan, but still exists at Stripe and can become
-// active again.
-func (s *Subscription) Suspended() bool { return s.Status == StatusUnpaid || s.Status == StatusPaused }
+// suspendedStatuses are the statuses of a subscription that gives no plan, but still exists at Stripe
+// and can become active again.
+var suspendedStatuses = []SubscriptionStatus{StatusUnpaid, StatusPaused}
+
+// Suspended reports whether the subscription has one of suspendedStatuses.
+func (s *Subscription) Suspended() bool { return slices.Contains(suspendedStatuses, s.Status) }
 
 // suspendedFirst returns the SQL order of inactive subscriptions: suspended ones, then the newest.
 func suspendedFirst(alias string) string {
-	return "CASE WHEN " + alias + ".status IN ('" + string(StatusUnpaid) + "', '" + string(StatusPaused) + "') THEN 0 ELSE 1 END, " +
-		alias + ".created_at DESC"
+	return "CASE WHEN " + hasStatus(alias, suspendedStatuses) + " THEN 0 ELSE 1 END, " + alias + ".created_at DESC"
 }
 
 // ActiveSubscription returns the SQL condition that a row of subscriptions is active, given its
 // table alias.
-func ActiveSubscription(alias string) string {
-	statuses := make([]string, len(activeStatuses))
-	for i, s := range activeStatuses {
-		statuses[i] = "'" + string(s) + "'"
+func ActiveSubscription(alias string) string { return hasStatus(alias, activeStatuses) }
+
+// hasStatus returns the SQL condition that a row of subscriptions has one of the statuses.
+func hasStatus(alias string, statuses []SubscriptionStatus) string {
+	literals := make([]string, len(statuses))
+	for i, s := range statuses {
+		literals[i] = "'" + string(s) + "'"
 	}
-	return alias + ".status IN (" + strings.Join(statuses, ", ") + ")"
+	return alias + ".status IN (" + strings.Join(literals, ", ") + ")"
 }
 
 // newestActive returns a SQL subquery for a column of the newest active subscription of an owner.

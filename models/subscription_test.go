@@ -213,3 +213,36 @@ func TestSubscribeAtOnce(t *testing.T) {
 		one[models.Subscription](t, f, "status = ? AND user_id IS NULL", models.StatusActive)
 	})
 }
+
+// An unpaid subscription still exists at Stripe, so pages show it before a newer one that has ended.
+func TestASuspendedSubscriptionIsFoundFirst(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		acme := f.organization(t, noon, "Acme", "T1")
+		ada := f.user(t, "ada@example.com")
+		add := func(id string, status models.SubscriptionStatus, age time.Duration) {
+			for _, s := range []models.Subscription{{UserID: &ada, PlanID: "pro"}, {OrganizationID: &acme, PlanID: "team"}} {
+				s.ID, s.Status, s.CreatedAt, s.UpdatedAt = newID(), status, noon.Add(-age), noon.Add(-age)
+				s.StripeSubscriptionID = ptr(id + string(s.PlanID))
+				f.insert(t, &s)
+			}
+		}
+		found := func(want models.SubscriptionStatus) {
+			t.Helper()
+			own, err := models.SubscriptionOf(f.ctx, f.db, "ada@example.com")
+			if err != nil || own == nil || own.Status != want {
+				t.Errorf("the person's: %+v, %v, want %s", own, err, want)
+			}
+			shared, err := models.SubscriptionOfOrganization(f.ctx, f.db, acme)
+			if err != nil || shared == nil || shared.Status != want {
+				t.Errorf("the organization's: %+v, %v, want %s", shared, err, want)
+			}
+		}
+		add("old", models.StatusCanceled, 3*time.Hour)
+		found(models.StatusCanceled)
+		add("unpaid", models.StatusUnpaid, 2*time.Hour)
+		add("new", models.StatusCanceled, time.Hour)
+		found(models.StatusUnpaid)
+		add("active", models.StatusActive, 4*time.Hour)
+		found(models.StatusActive)
+	})
+}

@@ -60,7 +60,7 @@ func PlansPage(d Plans) templ.Component {
 				}
 				ctx = templ.InitializeContext(ctx)
 				if (running(d.Current) || d.Manages) && d.StripeConnected {
-					templ_7745c5c3_Err = portalButton(d.Current, "Invoices and payment", false).Render(ctx, templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = ui.PostButton(PathPortal, "Invoices and payment", "", "", false).Render(ctx, templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}

@@ -94,7 +94,7 @@ var problems = map[models.Code]struct {
 	codeUnsupportedMedia: {http.StatusUnsupportedMediaType, "Not sent as JSON",
 		"Send the body with Content-Type: application/json and without a Content-Encoding."},
 	models.CodeInvalidRequest: {http.StatusUnprocessableEntity, "Invalid request",
-		"Some fields are invalid. The field errors lists them, at most 100."},
+		"Some fields are invalid. See errors in the response, which lists at most 100."},
 	codeRateLimited: {http.StatusTooManyRequests, "Too many requests",
 		"The API key made more calls per second than it may, or your address sent too many requests without a valid key. " +
 			"Retry after the time in the Retry-After header."},

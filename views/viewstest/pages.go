@@ -318,7 +318,7 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 	pages["docs"] = views.DocsPage(views.Docs{
 		Operations: []views.DocsOperation{check, consume},
 		Errors: []views.DocsError{
-			{Code: "invalid_request", Status: "422", Meaning: "Some fields are invalid. The field errors lists them, at most 100."},
+			{Code: "invalid_request", Status: "422", Meaning: "Some fields are invalid. See errors in the response, which lists at most 100."},
 		},
 	})
 	return pages
