@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
+	"golang.org/x/sync/errgroup"
 )
 
 // OrganizationPeriod is an organization's usage in a billing period that has ended: that of its
@@ -25,32 +26,42 @@ type OrganizationPeriod struct {
 	Months []PastPeriod
 }
 
-// OrganizationPast returns an organization's usage in a past period. current is the organization's
-// usage now, and founded is when the organization was created.
+// OrganizationPast returns an organization's usage in a past period, which q selects while current
+// is the organization's billing period.
 func (c *PastUsageCache) OrganizationPast(
-	ctx context.Context, db bun.IDB, now time.Time, current *OrganizationSummary, founded time.Time, q PeriodQuery,
+	ctx context.Context, db *DB, catalogue *Catalogue, now time.Time, o *Organization, current Period, q PeriodQuery,
 ) (OrganizationPeriod, error) {
-	past := OrganizationPeriod{OrganizationSummary: OrganizationSummary{ID: current.ID, Name: current.Name, Period: q.In(current.Period)}}
+	past := OrganizationPeriod{OrganizationSummary: OrganizationSummary{ID: o.ID, Name: o.Name, Period: q.In(current)}}
 	n := 1
-	for start := current.Period.Start; start.After(q.Start) && (start.After(founded) || n < HistoryMonths); n++ {
-		start = monthsAfter(current.Period.Start, -n)
+	for start := current.Start; start.After(q.Start) && (start.After(o.CreatedAt) || n < HistoryMonths); n++ {
+		start = monthsAfter(current.Start, -n)
 	}
 	switch {
-	case !q.End.After(founded):
+	case !q.End.After(o.CreatedAt):
 		n = HistoryMonths
 	case n > HistoryMonths:
 		n += HistoryMonths - 1
 	}
-	months, err := c.OrganizationMonths(ctx, db, now, current, founded, max(n, HistoryMonths))
-	if err != nil {
-		return past, err
-	}
-	past.Months = months[:HistoryMonths]
-	if err := past.sumUp(ctx, db, c, now); err != nil {
-		return past, fmt.Errorf("sum up a past period of the organization %s: %w", current.ID, err)
-	}
-	past.Founded = past.ActiveUsers > 0 || past.Period.End.After(founded)
-	return past, nil
+	var both errgroup.Group
+	both.Go(func() error {
+		// The newest of the months is the current one.
+		summary, err := OrganizationTotals(ctx, db, catalogue, now, o.ID)
+		if err != nil {
+			return err
+		}
+		months, err := c.OrganizationMonths(ctx, db, now, &summary, o.CreatedAt, max(n, HistoryMonths))
+		past.Months = months[:min(len(months), HistoryMonths)]
+		return err
+	})
+	both.Go(func() error {
+		if err := past.sumUp(ctx, db, c, now); err != nil {
+			return fmt.Errorf("sum up a past period of the organization %s: %w", o.ID, err)
+		}
+		return nil
+	})
+	err := both.Wait()
+	past.Founded = past.ActiveUsers > 0 || past.Period.End.After(o.CreatedAt)
+	return past, err
 }
 
 // PastSummary returns the summary of an organization's period that has ended, as OrganizationPast

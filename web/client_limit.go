@@ -11,8 +11,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Limits for the requests of one client address without a session or a valid API key. An office of
-// 500 people behind one address, all of whom sign in at nine o'clock, stays below the burst; see
+// Limits for the requests of one client address without a session or a valid API key. With them, 66
+// people behind one address can sign in at the same time, and 6 more in each second after that; see
 // docs/decisions.md.
 const (
 	clientRate  = 20 // per second

@@ -3,7 +3,10 @@ package web
 import (
 	"context"
 	"net/http"
+	"sync"
+	"time"
 
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
@@ -30,12 +33,22 @@ func (s *Server) showOrg(c echo.Context, viewer *models.Viewer, status int, page
 	page.Frame.Errors, page.Frame.Prefix = errs, prefix
 	page.Plan, page.StripeConnected = s.catalogue.Free(), s.shop != nil
 	now := page.Frame.Now
-	page.Changes = load(s, c, "changes", func(ctx context.Context) ([]models.AuditEntry, error) {
-		return models.OrganizationAudit(ctx, s.db, o.ID, changesShown)
+	var held views.Widget[*models.Subscription]
+	var parts sync.WaitGroup
+	parts.Go(func() {
+		page.Summary = load(s, c, "summary", func(ctx context.Context) (models.OrganizationSummary, error) {
+			return models.OrganizationUsage(ctx, s.db, s.catalogue, now, o.ID)
+		})
 	})
-	page.Summary = load(s, c, "summary", func(ctx context.Context) (models.OrganizationSummary, error) {
-		return models.OrganizationUsage(ctx, s.db, s.catalogue, now, o.ID)
+	parts.Go(func() {
+		page.Changes = load(s, c, "changes", func(ctx context.Context) ([]models.AuditEntry, error) {
+			return models.OrganizationAudit(ctx, s.db, o.ID, changesShown)
+		})
+		held = load(s, c, "subscription", func(ctx context.Context) (*models.Subscription, error) {
+			return models.SubscriptionOfOrganization(ctx, s.db, o.ID)
+		})
 	})
+	parts.Wait()
 	if failed := page.Summary.Failed; failed != "" {
 		page.Cost.Failed, page.Days.Failed, page.Months.Failed = failed, failed, failed
 		for i := range page.Frame.Errors {
@@ -49,27 +62,39 @@ func (s *Server) showOrg(c echo.Context, viewer *models.Viewer, status int, page
 	}
 	page.Plan = s.catalogue.PlanOf(summary.Plan)
 	page.Subscription = views.Subscription{Plan: page.Plan}
-	held := load(s, c, "subscription", func(ctx context.Context) (*models.Subscription, error) {
-		return models.SubscriptionOfOrganization(ctx, s.db, o.ID)
-	})
 	if held.Value != nil {
 		s.addState(&page.Subscription, held.Value, viewer)
 	}
 	page.Cost = views.Widget[views.OrgCost]{Value: orgCost(&summary, held.Value), Failed: held.Failed}
-	page.Refused = load(s, c, "refusals", func(ctx context.Context) (r views.RefusedMembers, err error) {
-		r.Top, r.Total, err = models.RefusedMembers(ctx, s.db, o.ID, summary.Period)
+	parts.Go(func() { page.Refused = s.refusedMembers(c, o.ID, summary.Period) })
+	parts.Go(func() {
+		page.Months = load(s, c, "months", func(ctx context.Context) ([]models.PastPeriod, error) {
+			return s.pastUsage.OrganizationMonths(ctx, s.db, now, &summary, o.CreatedAt, models.HistoryMonths)
+		})
+	})
+	parts.Go(func() { page.Days = s.organizationDays(c, o.ID, now, summary.Period) })
+	parts.Wait()
+	page.Days.Value.Included = summary.Included
+	return show(c, status, views.OrgPage(page))
+}
+
+// refusedMembers reads the members whose calls were refused in a period.
+func (s *Server) refusedMembers(c echo.Context, organization uuid.UUID, period models.Period) views.Widget[views.RefusedMembers] {
+	return load(s, c, "refusals", func(ctx context.Context) (r views.RefusedMembers, err error) {
+		r.Top, r.Total, err = models.RefusedMembers(ctx, s.db, organization, period)
 		return r, err
 	})
-	page.Months = load(s, c, "months", func(ctx context.Context) ([]models.PastPeriod, error) {
-		return s.pastUsage.OrganizationMonths(ctx, s.db, now, &summary, o.CreatedAt, models.HistoryMonths)
-	})
-	page.Days = load(s, c, "days", func(ctx context.Context) (charts.Daily, error) {
-		d := charts.Daily{Period: summary.Period, Now: now, Included: summary.Included}
+}
+
+// organizationDays reads an organization's usage by day in a period and the one before it. The
+// caller sets Included.
+func (s *Server) organizationDays(c echo.Context, organization uuid.UUID, now time.Time, period models.Period) views.Widget[charts.Daily] {
+	return load(s, c, "days", func(ctx context.Context) (charts.Daily, error) {
+		d := charts.Daily{Period: period, Now: now}
 		var err error
-		d.Used, d.Previous, err = s.pastUsage.OrganizationDays(ctx, s.db, now, summary.Period, o.ID)
+		d.Used, d.Previous, err = s.pastUsage.OrganizationDays(ctx, s.db, now, period, organization)
 		return d, err
 	})
-	return show(c, status, views.OrgPage(page))
 }
 
 // orgCost returns what the current period costs. It counts the seats that the subscription pays

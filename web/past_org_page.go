@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -10,7 +11,6 @@ import (
 
 	"tollgate/models"
 	"tollgate/views"
-	"tollgate/views/charts"
 )
 
 // pastOrgPage shows an admin a past period of the organization. ok is false if the request is for
@@ -21,34 +21,21 @@ func (s *Server) pastOrgPage(c echo.Context, viewer *models.Viewer) (ok bool, er
 	if selected == nil || err != nil {
 		return false, err
 	}
+	current, past, err := s.periodsOf(c.Request().Context(), o.ID, *selected, now)
+	if past == nil || err != nil {
+		return false, err
+	}
 	page := views.PastOrg{Frame: s.frame(c), Catalogue: s.catalogue, Name: o.Name}
-	current := load(s, c, "summary", func(ctx context.Context) (models.OrganizationSummary, error) {
-		return models.OrganizationTotals(ctx, s.db, s.catalogue, now, o.ID)
+	var parts sync.WaitGroup
+	parts.Go(func() {
+		page.Usage = load(s, c, "past period", func(ctx context.Context) (models.OrganizationPeriod, error) {
+			return s.pastUsage.OrganizationPast(ctx, s.db, s.catalogue, now, o, current, *selected)
+		})
 	})
-	switch {
-	case current.Failed != "":
-		page.Usage.Failed = current.Failed
-		return true, show(c, http.StatusOK, views.PastOrgPage(page))
-	case selected.IsCurrent(current.Value.Period, now):
-		return false, nil
-	}
-	page.Usage = load(s, c, "past period", func(ctx context.Context) (models.OrganizationPeriod, error) {
-		return s.pastUsage.OrganizationPast(ctx, s.db, now, &current.Value, o.CreatedAt, *selected)
-	})
-	if page.Usage.Failed != "" {
-		return true, show(c, http.StatusOK, views.PastOrgPage(page))
-	}
-	past := &page.Usage.Value
-	page.Refused = load(s, c, "refusals", func(ctx context.Context) (r views.RefusedMembers, err error) {
-		r.Top, r.Total, err = models.RefusedMembers(ctx, s.db, o.ID, past.Period)
-		return r, err
-	})
-	page.Days = load(s, c, "days", func(ctx context.Context) (charts.Daily, error) {
-		d := charts.Daily{Period: past.Period, Now: now, Included: past.Included}
-		var err error
-		d.Used, d.Previous, err = s.pastUsage.OrganizationDays(ctx, s.db, now, past.Period, o.ID)
-		return d, err
-	})
+	parts.Go(func() { page.Refused = s.refusedMembers(c, o.ID, *past) })
+	parts.Go(func() { page.Days = s.organizationDays(c, o.ID, now, *past) })
+	parts.Wait()
+	page.Days.Value.Included = page.Usage.Value.Included
 	return true, show(c, http.StatusOK, views.PastOrgPage(page))
 }
 

@@ -425,8 +425,8 @@ func (b *bench) growthSection(ctx context.Context) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s\n\n%s\n\n%s", growthHeading,
 		wrapped("", "Measured with `go run ./web/bench -only growth -sizes %s -sqlite-sizes %s` on %s at commit %s. Each row is a separate "+
-			"database with %d people. In each of %d rounds, each of these runs once on each database: consume with keys that sort "+
-			"by time, consume with random keys, and check. Each runs for %s, after a warm-up of %s. PostgreSQL has a quarter of "+
+			"database with %d people. Each of %d rounds measures three kinds of calls on each database: consume with keys that "+
+			"sort by time, consume with random keys, and check. It measures each for %s, after a warm-up of %s. PostgreSQL has a quarter of "+
 			"the memory as its shared_buffers, and max_wal_size=%s.%s The stored events have random idempotency keys. The goal, "+
 			"for both kinds of keys: the rate with the most events is at least %.1f times the rate with the fewest. The ratios "+
 			"compare a row with the first row of the same kind of database; they are medians of the rounds, with the lowest and "+

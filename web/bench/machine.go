@@ -132,7 +132,7 @@ func postgresFact(ctx context.Context, url string) (fact, error) {
 	defer conn.Close(ctx) //nolint:errcheck // nothing was written
 	var version string
 	var changed []string
-	err = conn.QueryRow(ctx, `SELECT current_setting('server_version'), array_agg(name || '=' || setting ORDER BY name)
+	err = conn.QueryRow(ctx, `SELECT current_setting('server_version'), array_agg(name || '=' || current_setting(name) ORDER BY name)
 		FROM pg_settings
 		WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes', 'shared_buffers', 'max_connections', 'max_wal_size',
 			'wal_sync_method')`).Scan(&version, &changed)
