@@ -104,16 +104,20 @@ func DaysOf(current Standing, records []UsageRecord, signedUp time.Time) Days {
 
 // Comparison compares the first days of a period with the same number of days of the previous one.
 type Comparison struct {
-	// Days is the number of days compared, including today.
-	Days int
-	Used int64
+	// Days is the number of days compared, including today. Whole means that the previous period has
+	// fewer days, so all of it is compared.
+	Days  int
+	Whole bool
+	Used  int64
 	// Before is nil if there was no previous period.
 	Before *int64
 }
 
 // Compare compares the days up to now with the same number of days of the previous period.
 func (d Days) Compare(now time.Time) Comparison {
+	previous := d.Period.Previous()
 	c := Comparison{Days: DayOf(d.Period.Start, now) + 1}
+	c.Whole = c.Days > DayOf(previous.Start, previous.End.Add(-time.Microsecond))+1
 	sum := func(days []int64) (units int64) {
 		for _, n := range days[:min(len(days), c.Days)] {
 			units += n

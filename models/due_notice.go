@@ -127,7 +127,7 @@ func Crossed(before, after *Standing, raises int64, now time.Time) []DueNotice {
 	if before.crossesNothing(after) {
 		return nil
 	}
-	return crossed(before.withoutHolds(), after.withoutHolds(), raises, now)
+	return crossed(before.WithoutHolds(), after.WithoutHolds(), raises, now)
 }
 
 // crossesNothing reports that a change from s to after has no notices. That is true of most
@@ -167,8 +167,8 @@ func crossed(before, after Standing, raises int64, now time.Time) []DueNotice {
 	return crossed
 }
 
-// withoutHolds returns the standing as if nothing were on hold.
-func (s Standing) withoutHolds() Standing {
+// WithoutHolds returns the standing as it would be if the person's holds were released.
+func (s Standing) WithoutHolds() Standing {
 	s.Held, s.OverageHeld, s.OverageCentsHeld = 0, 0, 0
 	return s
 }

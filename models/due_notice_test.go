@@ -34,7 +34,7 @@ func TestCrossedShortcut(t *testing.T) {
 	for i := range standings {
 		for j := range standings {
 			before, after := &standings[i], &standings[j]
-			got, want := Crossed(before, after, 1, now), crossed(before.withoutHolds(), after.withoutHolds(), 1, now)
+			got, want := Crossed(before, after, 1, now), crossed(before.WithoutHolds(), after.WithoutHolds(), 1, now)
 			for _, all := range [][]DueNotice{got, want} {
 				for k := range all {
 					all[k].ID = uuid.Nil

@@ -26,6 +26,8 @@ type Situation struct {
 	// PastDue means that the payment of that subscription, or of the person's own, failed. Trial means
 	// that it is in its trial, and ExtraAfterTrial that it then continues and bills extra units.
 	PastDue, Trial, ExtraAfterTrial bool
+	// Suspended means that the person has no plan because their own subscription is unpaid or paused.
+	Suspended bool
 }
 
 // OrganizationAdmin is an admin as other members see them.
@@ -54,28 +56,31 @@ func situation(ctx context.Context, db bun.IDB, person *bun.SelectQuery) (*Situa
 		"JOIN users a ON a.workspace_id = aw.id AND a.role = 'admin' WHERE u.id = (?)"
 	query := db.NewRaw(`SELECT 0 AS sort, u.id, u.email, home.id AS organization_id, COALESCE(home.name, '') AS name, u.role,
 			s.organization_id AS payer, COALESCE(s.status, '') AS status,
-			CASE WHEN s.cancel_at IS NULL AND s.overage_rate_cents > 0 THEN 1 ELSE 0 END AS extra
+			CASE WHEN s.cancel_at IS NULL AND s.overage_rate_cents > 0 THEN 1 ELSE 0 END AS extra,
+			CASE WHEN s.id IS NULL AND EXISTS (SELECT 1 FROM subscriptions x WHERE x.user_id = u.id AND `+hasStatus("x", suspendedStatuses)+`)
+				THEN 1 ELSE 0 END AS suspended
 		FROM users u LEFT JOIN workspaces w ON w.id = u.workspace_id
 		LEFT JOIN organizations home ON home.id = w.organization_id
 		LEFT JOIN subscriptions s ON s.id = `+entitlingSubscription+` WHERE u.id = (?)
 		UNION ALL SELECT * FROM (SELECT 1 AS sort, a.id, a.email, CAST(NULL AS uuid) AS organization_id, a.name, a.role,
-			CAST(NULL AS uuid) AS payer, '' AS status, 0 AS extra
+			CAST(NULL AS uuid) AS payer, '' AS status, 0 AS extra, 0 AS suspended
 			`+member+` ORDER BY a.email LIMIT ?) admins ORDER BY 1, 3`, person, person, maxAdminsNamed)
 	var found *Situation
 	err := eachRow(ctx, db, query, func(row scanner) error {
-		var sort, extra int
+		var sort, extra, suspended int
 		var id uuid.UUID
 		var email, name string
 		var role Role
 		var organization, payer *uuid.UUID
 		var status SubscriptionStatus
-		if err := row.Scan(&sort, &id, &email, &organization, &name, &role, &payer, &status, &extra); err != nil {
+		if err := row.Scan(&sort, &id, &email, &organization, &name, &role, &payer, &status, &extra, &suspended); err != nil {
 			return err
 		}
 		if sort == 0 {
 			found = &Situation{UserID: id, Email: email, OrganizationID: organization, Organization: name,
 				Admin: role == Admin && organization != nil, PaidByOrganization: payer != nil,
-				PastDue: status == StatusPastDue, Trial: status == StatusTrialing, ExtraAfterTrial: extra == 1}
+				PastDue: status == StatusPastDue, Trial: status == StatusTrialing, ExtraAfterTrial: extra == 1,
+				Suspended: suspended == 1}
 		} else if found != nil {
 			found.Admins = append(found.Admins, OrganizationAdmin{name, email})
 		}
@@ -111,7 +116,7 @@ func (c *Catalogue) NextStep(s Standing, v Verdict, in *Situation) NextStep {
 			return NextStep{"Raise your member limit", "/org/members/" + in.UserID.String() + "#limit"}
 		}
 		return in.ask("raise your member limit")
-	case reason == PaymentPastDue, in != nil && in.PastDue:
+	case reason == PaymentPastDue, in != nil && (in.PastDue || in.Suspended):
 		if mayPay {
 			return NextStep{"Update the payment method", "/usage"}
 		}

@@ -80,6 +80,10 @@ func TestStepDuringATrial(t *testing.T) {
 			{trial + "0, cancel_at = NULL", bob, noAdmin},
 			{trial + "25, cancel_at = created_at", bob, noAdmin},
 			{"status = 'active'", alone, "Upgrade your plan"},
+			{"status = 'unpaid'", alone, "Update the payment method"},
+			{"status = 'paused'", alone, "Update the payment method"},
+			{"status = 'unpaid'", bob, "Upgrade your plan"}, // it is the organization's, and he may buy a plan of his own
+			{"status = 'canceled'", alone, "Upgrade your plan"},
 		} {
 			if got := step(test.set, test.user); got != test.want {
 				t.Errorf("%s: %q, want %q", test.set, got, test.want)

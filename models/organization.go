@@ -18,7 +18,7 @@ import (
 const maxOrganizationName = 200
 
 // ErrOrganizationName means that an organization's name is invalid.
-var ErrOrganizationName = fmt.Errorf("an organization needs a name of 1 to %d printable characters", maxOrganizationName)
+var ErrOrganizationName = fmt.Errorf("the name of an organization must be 1 to %d printable characters", maxOrganizationName)
 
 // ErrSlackTeam means that a Slack team ID is invalid.
 var ErrSlackTeam = errors.New("a Slack team id is " + SlackIDRule)

@@ -81,7 +81,7 @@ func SetOrganization(ctx context.Context, db *DB, c *Catalogue, now time.Time, a
 		if change.Name != nil {
 			name := strings.TrimSpace(*change.Name)
 			if err := checkOrganization(name, nil); err != nil {
-				return &Error{Code: CodeInvalidRequest, Path: "name", Detail: err.Error()}
+				return &Error{Code: CodeInvalidRequest, Path: "name", Detail: fmt.Sprintf("must be 1 to %d printable characters", maxOrganizationName)}
 			}
 			if name != o.Name {
 				details = append(details, fmt.Sprintf("name from %q to %q", o.Name, name))

@@ -122,8 +122,17 @@ func TestCompare(t *testing.T) {
 		{"no records", nil, noon, noon, 23, 0, -1},
 	} {
 		got := models.DaysOf(current, c.records, c.signedUp).Compare(c.now)
-		if got.Days != c.days || got.Used != c.used || (got.Before == nil) != (c.before < 0) || got.Before != nil && *got.Before != c.before {
+		if got.Days != c.days || got.Whole || got.Used != c.used || (got.Before == nil) != (c.before < 0) ||
+			got.Before != nil && *got.Before != c.before {
 			t.Errorf("%s: %+v", c.name, got)
+		}
+	}
+	march := models.Days{Period: models.Period{Start: day(2026, 3, 1), End: day(2026, 4, 1)}}
+	for now, whole := range map[time.Time]bool{
+		day(2026, 3, 1): false, day(2026, 3, 29).Add(-time.Microsecond): false, day(2026, 3, 29): true, day(2026, 3, 31): true,
+	} {
+		if got := march.Compare(now); got.Whole != whole {
+			t.Errorf("March %v after February with 28 days: %+v", now, got)
 		}
 	}
 }

@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "Refusals by reason, of people who were refused in the last 24 hours. Earlier refusals of these people for " +
-	"the same reason in the billing period are included. The numbers are approximate."
+const refusalsCounted = "If a person was refused in the last 24 hours, the number has all their refusals for that reason in the " +
+	"current billing period. The numbers are approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

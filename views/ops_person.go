@@ -260,6 +260,9 @@ func (d OpsVoid) consequence() string {
 		return text + " The overage is already in a report to Stripe. A negative report takes it back, " +
 			"or a credit note if the invoice is already final."
 	}
+	if d.Event.StripeCustomerID == nil {
+		return text + " Tollgate does not bill this overage. If you have billed it by hand, credit it yourself."
+	}
 	return text + " The overage is not in a report to Stripe yet, so it will not be billed."
 }
 

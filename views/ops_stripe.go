@@ -85,7 +85,8 @@ func stateMeaning(s models.ReportState) string {
 	case models.ReportExpired:
 		return "too old for Stripe to accept"
 	case models.ReportDead:
-		return "refused by Stripe three times; or never arrived and cannot be replaced: each report needs its own minute, and no minute is free"
+		return "refused by Stripe three times; or it never arrived and cannot be replaced, because each minute of the billing period " +
+			"has a report already"
 	case models.ReportGivenUp:
 		return "given up by an operator, or because a credit note takes its units back"
 	}

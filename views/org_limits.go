@@ -52,6 +52,15 @@ func orgPaused(s models.OrganizationSummary) bool {
 	return s.SpendLimitCents != nil && s.Spent != nil && s.Spent.Counted && s.OverageRateCents > 0 && s.Exceeds(*s.SpendLimitCents)
 }
 
+// orgPausedText says until when extra units are paused.
+func orgPausedText(s models.OrganizationSummary) string {
+	if s.PastDue {
+		return "They are paused until the payment succeeds. After that, the limit pauses them until " + models.FormatReset(s.Period.End) +
+			", or until an admin raises it."
+	}
+	return "They are paused until " + models.FormatReset(s.Period.End) + ", or until an admin raises the limit."
+}
+
 // noSpendLimit says what happens without a spend limit.
 func noSpendLimit(c *models.Catalogue, s models.OrganizationSummary) string {
 	switch {

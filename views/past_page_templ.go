@@ -266,7 +266,7 @@ func pastAnswers(d Past, u models.PastUsage) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 15, " used</p><p class=\"mt-2\">No usage in this billing period, so its plan and limit were not recorded.</p>")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 15, " used</p><p class=\"mt-2\">There was no usage in this billing period, so the plan, its included units and the limits were not recorded.</p>")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

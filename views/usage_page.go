@@ -120,6 +120,14 @@ func verdictTitle(c *models.Catalogue, s models.Standing) string {
 
 // verdictText explains verdictTitle and says what to do next.
 func verdictText(c *models.Catalogue, s models.Standing) string {
+	text := refusalText(c, s)
+	if s.Held > 0 && !models.Decide(s, 1).Allowed && models.Decide(s.WithoutHolds(), 1).Allowed {
+		text += fmt.Sprintf(" %s on hold that the work does not use become available again.", capital(c.UnitPlural))
+	}
+	return text
+}
+
+func refusalText(c *models.Catalogue, s models.Standing) string {
 	reset := models.FormatReset(s.Period.End)
 	switch v := models.Decide(s, 1); {
 	case v.Reason == models.MemberLimitReached && *s.MemberLimit == 0:
@@ -139,8 +147,7 @@ func verdictText(c *models.Catalogue, s models.Standing) string {
 	case v.Reason == models.IncludedExhausted && s.Used-s.Overage >= s.Included:
 		return fmt.Sprintf("All included %s are used. You get new ones on %s.", c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted:
-		return fmt.Sprintf("All remaining %s are on hold for work in progress. "+
-			"Those that the work does not use become available again. You get new ones on %s.", c.UnitPlural, reset)
+		return fmt.Sprintf("All remaining %s are on hold for work in progress. You get new ones on %s.", c.UnitPlural, reset)
 	case s.SpendLimitCents != nil:
 		return fmt.Sprintf("The included %s are used. Each extra one costs %s, up to your spend limit of %s.%s",
 			c.UnitPlural, c.FormatMoney(s.OverageRateCents), c.FormatMoney(*s.SpendLimitCents), sharedLimit(s))
@@ -249,6 +256,9 @@ func comparisonText(c *models.Catalogue, d models.Comparison) string {
 	}
 	used := fmt.Sprintf("%s used so far in the first %s", c.Units(d.Used), days)
 	than := fmt.Sprintf("in the first %s of the previous period", days)
+	if d.Whole {
+		than = "in the whole previous period"
+	}
 	if d.Before == nil {
 		return used + ". There is no previous period to compare with."
 	}
@@ -376,7 +386,7 @@ func whatStops(c *models.Catalogue, s models.Standing) string {
 
 // confirmTitle says that a limit is not saved yet, because it would stop usage immediately.
 func confirmTitle(c *models.Catalogue, s models.Standing, cents int64) string {
-	return fmt.Sprintf("Not saved yet: a limit of %s stops %s now", c.FormatMoney(cents), whatStops(c, s))
+	return fmt.Sprintf("Not saved yet: a limit of %s would stop %s immediately", c.FormatMoney(cents), whatStops(c, s))
 }
 
 // limitValue returns the value of the limit's field: "3.00".

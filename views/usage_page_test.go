@@ -57,13 +57,18 @@ func TestUsagePageTexts(t *testing.T) {
 	granted := limited(96, 900)
 	granted.Limit.Confirm = new(int64(250))
 	granted.Standing.Value.Included += 50 // a grant after the overage
-	held := viewstest.Member(t, "free", 3, 5)
-	held.Standing.Value.Held = 2
+	onHold := func(d views.Usage) views.Usage {
+		d.Standing.Value.Held = 2
+		return d
+	}
+	held, heldInVain := onHold(viewstest.Member(t, "free", 3, 5)), onHold(viewstest.Member(t, "free", 5, 5))
 	compare := func(used int64, before *int64) views.Usage {
 		d := viewstest.Member(t, "pro", used, 75)
 		d.Comparison.Value = models.Comparison{Days: 23, Used: used, Before: before}
 		return d
 	}
+	longer := compare(40, new(int64(50)))
+	longer.Comparison.Value.Whole = true
 	early := viewstest.Member(t, "pro", 9, 75)
 	early.Forecast = nil
 	trying := func(canceled bool) views.Usage {
@@ -86,6 +91,7 @@ func TestUsagePageTexts(t *testing.T) {
 		d.Standing.Value.MemberLimit = &limit
 		return d
 	}
+	memberHeld := onHold(memberLimited(43, 45))
 	spendFirst, pastDueFirst, unbilled := limited(62, 60), pastDue(62), viewstest.Member(t, "free", 8, 5)
 	spendFirst.Standing.Value.MemberLimit, pastDueFirst.Standing.Value.MemberLimit = new(int64(80)), new(int64(80))
 	byHand := viewstest.Member(t, "pro", 62, 75)
@@ -111,7 +117,16 @@ func TestUsagePageTexts(t *testing.T) {
 		{
 			"held units are not used", held, []string{
 				"On hold 2", "Paused: all remaining suggestions are on hold", "All remaining suggestions are on hold for work in progress",
-			}, []string{"$", "Paused until the reset"},
+				"Suggestions on hold that the work does not use become available again.", "0 suggestions left Paused",
+			}, []string{"$", "Paused until the reset", "Safe"},
+		},
+		{
+			"a member limit that is reached with units on hold", memberHeld,
+			[]string{"as soon as an admin raises the limit. Suggestions on hold that the work does not use become available again."},
+			[]string{"Safe"},
+		},
+		{
+			"held units that would not help", heldInVain, []string{"On hold 2", "Paused until the reset"}, []string{"become available again"},
 		},
 		{
 			"without Stripe, nothing can be bought", noStripe,
@@ -158,9 +173,10 @@ func TestUsagePageTexts(t *testing.T) {
 		{
 			"with included units left, the limit stops only extra ones", granted,
 			[]string{
-				"a limit of $2.50 stops extra suggestions now", "With a limit of $2.50, extra suggestions stop immediately,",
-				"Stop extra suggestions now",
-			}, []string{"stops suggestions now"},
+				"a limit of $2.50 would stop extra suggestions immediately", "With a limit of $2.50, extra suggestions stop immediately,",
+				"Stop extra suggestions now", "Used 96 Included used 75 Included 125 Left 50 Percent used 60%",
+				"75 included used of 125 suggestions: 60% used, 50 left. 21 beyond the plan.",
+			}, []string{"would stop suggestions", "96 used of"},
 		},
 		{
 			"a member limit below the included units", memberLimited(43, 60), []string{
@@ -200,6 +216,9 @@ func TestUsagePageTexts(t *testing.T) {
 		{
 			"fewer than in the previous period", compare(40, new(int64(50))),
 			[]string{"20% fewer than in the first 23 days of the previous period (50)."}, nil,
+		},
+		{
+			"a previous period that was shorter", longer, []string{"20% fewer than in the whole previous period (50)."}, []string{"23 days of"},
 		},
 		{
 			"a little more than in the previous period", compare(151, new(int64(150))),

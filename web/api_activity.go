@@ -16,7 +16,7 @@ type activityAnswer struct {
 	Period        period          `json:"period"`
 	Events        []activityEvent `json:"events" nullable:"false" doc:"Newest first; at most 100."`
 	NextCursor    *string         `json:"next_cursor" doc:"Continues the list; null at its end."`
-	DeletedBefore *time.Time      `json:"deleted_before" doc:"Events recorded before this time may be deleted; null if none are."`
+	DeletedBefore *time.Time      `json:"deleted_before" doc:"Events recorded before this time may have been deleted; null if none have."`
 }
 
 type activityEvent struct {

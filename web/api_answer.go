@@ -74,7 +74,8 @@ type holdBody struct {
 // marks the fields that may be null. huma cannot see this from the type.
 func (Decision) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	s.Properties["percent_used"].Description = "Used units in percent of the included ones, rounded down; can exceed 100. " +
-		"While included units are left, overage does not count. If none are included: 0 before the first unit, 100 after it."
+		"Overage is not counted while included units are left, such as after a grant. If none are included: 0 before the first unit, " +
+		"100 after it."
 	s.Properties["spend_limit_cents"].Description = "The person's own limit on overage per period, in cents; null means that they " +
 		"have none. The organization's spend limit is not included here, and can also refuse a call."
 	s.Properties["slack"].Description = "A Slack message, ready to send; null if the person gets none. See notify. " +

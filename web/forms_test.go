@@ -236,7 +236,7 @@ func TestALimitThatStopsEverythingIsConfirmed(t *testing.T) {
 		f.used("ada@example.com", 75, f.clock())
 		p := b.post(views.PathSpendLimit, url.Values{"amount": {"0"}})
 		confirm := p.find("div", "id", "spend-limit-confirm")
-		if !strings.Contains(textOf(confirm), "Not saved yet: a limit of $0.00 stops suggestions now") || !p.focus(confirm) ||
+		if !strings.Contains(textOf(confirm), "Not saved yet: a limit of $0.00 would stop suggestions immediately") || !p.focus(confirm) ||
 			!p.first("spend-limit-confirm") {
 			t.Fatalf("0: %s", p.main())
 		}

@@ -108,7 +108,7 @@ func TestPastPeriodOfAMember(t *testing.T) {
 		f.person("boss@example.com", "T1", models.Admin, false)
 		admin, about := f.signedIn("boss@example.com"), "/org/members/"+f.user("ada@example.com").ID.String()
 		for query, want := range map[string]string{
-			"?period=2026-12": "0 suggestions used No usage in this billing period, so its plan", "?period=2026-11": "1 suggestion used",
+			"?period=2026-12": "0 suggestions used There was no usage in this billing period, so the plan", "?period=2026-11": "1 suggestion used",
 			"?period=2026-01": "8 suggestions used", "?period=2025-12": "before sign-up",
 		} {
 			got := admin.get(about + query)

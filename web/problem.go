@@ -82,7 +82,7 @@ var problems = map[models.Code]struct {
 		"The person has no event with this idempotency key, or the hold was not settled."},
 	codeMethodNotAllowed: {http.StatusMethodNotAllowed, "Method not allowed", "The address does not support this method."},
 	models.CodeIdempotencyKeyReused: {http.StatusConflict, "Idempotency key reused",
-		"The person's key was already used with another quantity. Use a new key for each use of units."},
+		"The idempotency key was already used for this person with another quantity. Use a new key for each use of units."},
 	models.CodeHoldSettled: {http.StatusConflict, "Hold settled",
 		"The hold was settled with another quantity, or cannot be released because it was settled. Its units are recorded."},
 	models.CodeHoldReleased: {http.StatusConflict, "Hold released",

@@ -172,7 +172,7 @@ func TestSlashCommand(t *testing.T) {
 			t.Errorf("a member sees %s", member)
 		}
 		admin := f.command("T1", ada, " ORG ")
-		if slackHas(t, admin, "Acme", "85 suggestions used by 1 of 3 members. Average: 28.33.", "28% of the included suggestions",
+		if slackHas(t, admin, "Acme", "85 suggestions used by 1 of 3 members. Average per member: 28.33.", "28% of the included suggestions",
 			"1. bob@example.com: 85 of 100 suggestions (Warning)", link+"org#spend-limit|Set a spend limit for the organization>",
 			link+"org|Organization page>"); strings.Contains(admin, "eve@") || strings.Contains(admin, "Other") {
 			t.Errorf("Acme's admin sees %s", admin)

@@ -185,6 +185,7 @@ func slackStates() []slackState {
 		{"past due, admin", late, slackAdmin, 0, pay},
 		{"past due, member", late, slackMember, 1, "Ask Ada Admin to update the payment method."},
 		{"past due, units left", with(late, func(s *models.Standing) { s.Used = 60 }), &models.Situation{PastDue: true}, 0, pay},
+		{"unpaid, nothing left", empty, &models.Situation{Suspended: true}, 1, pay},
 		{"unknown situation, member limit", member, nil, 1, "Ask an admin of your organization to raise your member limit."},
 		{"unknown situation, nothing left", empty, nil, 1, upgrade},
 		{"unknown situation, organization limit", organization, nil, 1,

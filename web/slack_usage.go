@@ -36,6 +36,9 @@ func (m *slackMessages) usage(s *models.Standing, v models.Verdict, in *models.S
 	}
 	level := "Level: " + ui.LevelWord(s.Level())
 	if !v.Allowed {
+		if s.Level() == models.Safe {
+			level = "Paused"
+		}
 		level += " · " + c.NoticeTitle(*s, v)
 	}
 	cost := m.cost(s, in)
@@ -80,7 +83,7 @@ func (m *slackMessages) cost(s *models.Standing, in *models.Situation) string {
 func (m *slackMessages) organization(o *models.OrganizationSummary) slackMessage {
 	c := m.catalogue
 	name := models.OneLine(o.Name, maxOrganizationName)
-	total := fmt.Sprintf("%s used by %s of %s. Average: %.2f.", c.Units(o.TotalSuggestions), models.FormatCount(o.ActiveUsers),
+	total := fmt.Sprintf("%s used by %s of %s. Average per member: %.2f.", c.Units(o.TotalSuggestions), models.FormatCount(o.ActiveUsers),
 		ui.Count(o.TotalUsers, "member", "members"), o.AveragePerUser())
 	cost := fmt.Sprintf("Overage so far: %s, %s.", c.Units(o.OverageUnits), c.FormatMoney(o.OverageCents))
 	step := models.NextStep{Text: "Set a spend limit for the organization", Path: "/org#spend-limit"}

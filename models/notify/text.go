@@ -113,6 +113,9 @@ func (w *Worker) message(n *models.DueNotice, about subject) message {
 		m.title = "Payment failed"
 		m.paragraphs = []string{fmt.Sprintf("The last payment failed, so extra %s are paused until it succeeds. Included %s are not affected.",
 			c.UnitPlural, c.UnitPlural)}
+		if c.PlanOf(f.Plan).OverageRateCents <= 0 {
+			m.paragraphs = []string{fmt.Sprintf("The last payment failed. Included %s are not affected.", c.UnitPlural)}
+		}
 		if n.SubjectKind == models.SubjectOrganization {
 			m.title, m.usage = "A payment of "+about.name+" failed", w.BaseURL+"/org"
 		}

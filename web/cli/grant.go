@@ -2,16 +2,27 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"tollgate/models"
 )
 
 type grantCommand struct {
-	Email    string     `arg:"" help:"The person's email address."`
-	Quantity int64      `required:"" placeholder:"UNITS" help:"The number of units to add."`
-	Reason   string     `required:"" help:"The reason, which is stored in the audit log."`
-	Expires  *time.Time `placeholder:"TIME" help:"${help_expires}"`
+	Email    string   `arg:"" help:"The person's email address."`
+	Quantity int64    `required:"" placeholder:"UNITS" help:"The number of units to add."`
+	Reason   string   `required:"" help:"The reason, which is stored in the audit log."`
+	Expires  *instant `placeholder:"TIME" help:"${help_expires}"`
+}
+
+// instant is a time in RFC 3339, whose error shows an example instead of Go's layout.
+type instant struct{ time.Time }
+
+func (i *instant) UnmarshalText(text []byte) (err error) {
+	if i.Time, err = time.Parse(time.RFC3339, string(text)); err != nil {
+		return fmt.Errorf("must be a time such as 2026-11-30T12:00:00Z, not %q", text)
+	}
+	return nil
 }
 
 // Run adds included units for a person and prints the grant's ID.
@@ -20,9 +31,11 @@ func (c *grantCommand) Run(ctx context.Context, o *Output, db *models.DB, catalo
 	if err != nil {
 		return err
 	}
-	granted, err := models.Grant(ctx, db, catalogue, now(), models.NewGrant{
-		Actor: models.ActorShell, Email: email, Quantity: c.Quantity, Reason: c.Reason, ExpiresAt: c.Expires,
-	})
+	grant := models.NewGrant{Actor: models.ActorShell, Email: email, Quantity: c.Quantity, Reason: c.Reason}
+	if c.Expires != nil {
+		grant.ExpiresAt = &c.Expires.Time
+	}
+	granted, err := models.Grant(ctx, db, catalogue, now(), grant)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,8 @@ func (c *voidCommand) Run(ctx context.Context, o *Output, db *models.DB, catalog
 		return errors.New("give either EMAIL and KEY or --hold")
 	case c.Hold != nil:
 		v.HoldID = *c.Hold
+	case c.Email != "" && c.Key == "":
+		return errors.New("missing KEY: give the event's idempotency key after the email")
 	case c.Key == "":
 		return errors.New("missing EMAIL and KEY: give the person and the event's idempotency key, or --hold")
 	default:

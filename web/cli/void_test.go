@@ -43,7 +43,8 @@ func TestGrantAndVoid(t *testing.T) {
 		{voidCommand{Email: "ada@example.com", Key: "k", Reason: "r"}, "unknown_event"},
 		{voidCommand{Hold: &hold, Reason: "r"}, "unknown_hold"},
 		{voidCommand{Hold: &hold, Email: "ada@example.com", Reason: "r"}, "give either EMAIL and KEY or --hold"},
-		{voidCommand{Email: "ada@example.com", Reason: "r"}, "missing EMAIL and KEY"},
+		{voidCommand{Email: "ada@example.com", Reason: "r"}, "missing KEY: give the event's idempotency key after the email"},
+		{voidCommand{Reason: "r"}, "missing EMAIL and KEY"},
 		{voidCommand{Email: "ada", Key: "k", Reason: "r"}, "ada"},
 	} {
 		if err := test.c.Run(t.Context(), o, db, catalogue); err == nil || !strings.Contains(err.Error(), test.want) {

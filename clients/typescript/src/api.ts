@@ -368,7 +368,7 @@ export interface components {
         ActivityAnswer: {
             /**
              * Format: date-time
-             * @description Events recorded before this time may be deleted; null if none are.
+             * @description Events recorded before this time may have been deleted; null if none have.
              */
             deleted_before: string | null;
             email: string;
@@ -510,7 +510,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used units in percent of the included ones, rounded down; can exceed 100. While included units are left, overage does not count. If none are included: 0 before the first unit, 100 after it.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100. Overage is not counted while included units are left, such as after a grant. If none are included: 0 before the first unit, 100 after it.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -654,7 +654,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used units in percent of the included ones, rounded down; can exceed 100. While included units are left, overage does not count. If none are included: 0 before the first unit, 100 after it.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100. Overage is not counted while included units are left, such as after a grant. If none are included: 0 before the first unit, 100 after it.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -821,7 +821,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used units in percent of the included ones, rounded down; can exceed 100. While included units are left, overage does not count. If none are included: 0 before the first unit, 100 after it.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100. Overage is not counted while included units are left, such as after a grant. If none are included: 0 before the first unit, 100 after it.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -990,7 +990,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used units in percent of the included ones, rounded down; can exceed 100. While included units are left, overage does not count. If none are included: 0 before the first unit, 100 after it.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100. Overage is not counted while included units are left, such as after a grant. If none are included: 0 before the first unit, 100 after it.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1305,7 +1305,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used units in percent of the included ones, rounded down; can exceed 100. While included units are left, overage does not count. If none are included: 0 before the first unit, 100 after it.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100. Overage is not counted while included units are left, such as after a grant. If none are included: 0 before the first unit, 100 after it.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
@@ -1460,7 +1460,7 @@ export interface components {
             overage_rate_cents: number;
             /**
              * Format: int64
-             * @description Used units in percent of the included ones, rounded down; can exceed 100. While included units are left, overage does not count. If none are included: 0 before the first unit, 100 after it.
+             * @description Used units in percent of the included ones, rounded down; can exceed 100. Overage is not counted while included units are left, such as after a grant. If none are included: 0 before the first unit, 100 after it.
              */
             percent_used: number;
             period: components["schemas"]["Period"];
