@@ -86,17 +86,20 @@ type Days struct {
 	// without usage.
 	Previous []int64
 	Known    bool
+	// before is the previous period, which can be shorter or longer than a month.
+	before Period
 }
 
 // DaysOf returns the days of the current period and of the previous one from a person's records.
 func DaysOf(current Standing, records []UsageRecord, signedUp time.Time) Days {
-	d := Days{Period: current.Period, Known: signedUp.Before(current.Period.Start)}
+	d := Days{Period: current.Period, Known: signedUp.Before(current.Period.Start), before: current.Period.Previous()}
 	for i := range records {
 		switch period := records[i].Period(); {
 		case period.Start.Equal(current.Period.Start):
 			d.Used = records[i].Daily.Units()
 		case period.Contains(current.Period.Start.Add(-time.Microsecond)): // it is yet to be cut, if nothing was asked for since
 			d.Previous, d.Known = records[i].Daily.Units(), true
+			d.before = Period{Start: period.Start, End: current.Period.Start}
 		}
 	}
 	return d
@@ -115,9 +118,8 @@ type Comparison struct {
 
 // Compare compares the days up to now with the same number of days of the previous period.
 func (d Days) Compare(now time.Time) Comparison {
-	previous := d.Period.Previous()
 	c := Comparison{Days: DayOf(d.Period.Start, now) + 1}
-	c.Whole = c.Days > DayOf(previous.Start, previous.End.Add(-time.Microsecond))+1
+	c.Whole = c.Days > DayOf(d.before.Start, d.before.End.Add(-time.Microsecond))+1
 	sum := func(days []int64) (units int64) {
 		for _, n := range days[:min(len(days), c.Days)] {
 			units += n

@@ -169,6 +169,7 @@ func crossed(before, after Standing, raises int64, now time.Time) []DueNotice {
 
 // WithoutHolds returns the standing as it would be if the person's holds were released.
 func (s Standing) WithoutHolds() Standing {
+	s.Organization.Cents = max(0, s.Organization.Cents-s.OverageCentsHeld)
 	s.Held, s.OverageHeld, s.OverageCentsHeld = 0, 0, 0
 	return s
 }
@@ -214,6 +215,9 @@ func SubscriptionNotices(s *Subscription, now time.Time) []DueNotice {
 	case s.Status == StatusPastDue && s.CurrentPeriodStart != nil && s.CurrentPeriodEnd != nil && s.CurrentPeriodEnd.After(now):
 		n.Kind, n.PeriodStart, n.ExpiresAt = NoticePaymentPastDue, s.CurrentPeriodStart.UTC(), s.CurrentPeriodEnd.UTC()
 		n.Facts = NoticeFacts{Plan: s.PlanID, PeriodEnd: s.CurrentPeriodEnd.UTC()}
+		if s.OverageRateCents != nil {
+			n.Facts.OverageRateCents = *s.OverageRateCents
+		}
 	default:
 		return nil
 	}

@@ -1,6 +1,10 @@
 package models
 
-import "time"
+import (
+	"fmt"
+	"runtime/debug"
+	"time"
+)
 
 // Code is the code of an error. The API uses the same codes.
 type Code string
@@ -56,5 +60,18 @@ func (e *Error) Unwrap() error { return e.Cause }
 func Unavailable(cause error) *Error {
 	return &Error{
 		Code: CodeUnavailable, Detail: "The database does not answer; try again.", RetryAfter: time.Second, DatabaseAway: true, Cause: cause,
+	}
+}
+
+// Recovered returns f with a panic as its error. Otherwise, a panic in a goroutine of its own would end
+// the process.
+func Recovered(f func() error) func() error {
+	return func() (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			}
+		}()
+		return f()
 	}
 }

@@ -26,7 +26,8 @@ type Situation struct {
 	// PastDue means that the payment of that subscription, or of the person's own, failed. Trial means
 	// that it is in its trial, and ExtraAfterTrial that it then continues and bills extra units.
 	PastDue, Trial, ExtraAfterTrial bool
-	// Suspended means that the person has no plan because their own subscription is unpaid or paused.
+	// Suspended means that the person has no plan because a subscription is unpaid or paused that they
+	// manage: their own, or the organization's if they are an admin.
 	Suspended bool
 }
 
@@ -57,7 +58,8 @@ func situation(ctx context.Context, db bun.IDB, person *bun.SelectQuery) (*Situa
 	query := db.NewRaw(`SELECT 0 AS sort, u.id, u.email, home.id AS organization_id, COALESCE(home.name, '') AS name, u.role,
 			s.organization_id AS payer, COALESCE(s.status, '') AS status,
 			CASE WHEN s.cancel_at IS NULL AND s.overage_rate_cents > 0 THEN 1 ELSE 0 END AS extra,
-			CASE WHEN s.id IS NULL AND EXISTS (SELECT 1 FROM subscriptions x WHERE x.user_id = u.id AND `+hasStatus("x", suspendedStatuses)+`)
+			CASE WHEN s.id IS NULL AND EXISTS (SELECT 1 FROM subscriptions x
+				WHERE (x.user_id = u.id OR u.role = 'admin' AND x.organization_id = home.id) AND `+hasStatus("x", suspendedStatuses)+`)
 				THEN 1 ELSE 0 END AS suspended
 		FROM users u LEFT JOIN workspaces w ON w.id = u.workspace_id
 		LEFT JOIN organizations home ON home.id = w.organization_id

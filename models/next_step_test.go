@@ -49,12 +49,14 @@ func TestSituation(t *testing.T) {
 	})
 }
 
-// TestStepDuringATrial: no larger plan can be bought before a trial ends, and extra units are available
-// afterward only if the subscription continues and bills them.
-func TestStepDuringATrial(t *testing.T) {
+// TestStepOfASubscription: no larger plan can be bought before a trial ends, and extra units are
+// available afterward only if the subscription continues and bills them. No plan can be bought while
+// a subscription is suspended.
+func TestStepOfASubscription(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		acme := f.organization(t, noon, "Acme", "T1")
 		bob := f.link(t, linkOf("bob@example.com", "T1", "U2"))[0].UserID
+		eve := f.link(t, linkOf("eve@example.com", "T1", "U3"))[0].UserID
 		f.subscribe(t, models.Subscriber{OrganizationID: &acme}, "team")
 		f.subscribe(t, models.Subscriber{Email: "alone@example.com"}, "pro")
 		alone := f.user(t, "alone@example.com")
@@ -82,9 +84,13 @@ func TestStepDuringATrial(t *testing.T) {
 			{"status = 'active'", alone, "Upgrade your plan"},
 			{"status = 'unpaid'", alone, "Update the payment method"},
 			{"status = 'paused'", alone, "Update the payment method"},
-			{"status = 'unpaid'", bob, "Upgrade your plan"}, // it is the organization's, and he may buy a plan of his own
-			{"status = 'canceled'", alone, "Upgrade your plan"},
+			{"status = 'unpaid'", bob, "Upgrade your plan"}, // the members may buy a plan of their own
+			{"status = 'unpaid'", eve, "Update the payment method"},
+			{"status = 'canceled'", eve, "Upgrade your plan"},
 		} {
+			if test.user == eve {
+				f.exec(t, "UPDATE users SET role = 'admin' WHERE id = ?", eve)
+			}
 			if got := step(test.set, test.user); got != test.want {
 				t.Errorf("%s: %q, want %q", test.set, got, test.want)
 			}

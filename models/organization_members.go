@@ -116,8 +116,8 @@ func (q *MemberQuery) readPage(list *MemberList, count func() error, read func(l
 	page := max(1, min(q.Page, math.MaxInt32/limit))
 	var rows []MemberUsage
 	var both errgroup.Group
-	both.Go(count)
-	both.Go(func() (err error) { rows, err = read(limit, (page-1)*limit); return err })
+	both.Go(Recovered(count))
+	both.Go(Recovered(func() (err error) { rows, err = read(limit, (page-1)*limit); return err }))
 	err := both.Wait()
 	last := max(1, (list.Found+int64(limit)-1)/int64(limit))
 	if err == nil && int64(page) > last {

@@ -26,8 +26,8 @@ type OrganizationPeriod struct {
 	Months []PastPeriod
 }
 
-// OrganizationPast returns an organization's usage in a past period, which q selects while current
-// is the organization's billing period.
+// OrganizationPast returns an organization's usage in the past period that q selects. current is the
+// organization's current billing period.
 func (c *PastUsageCache) OrganizationPast(
 	ctx context.Context, db *DB, catalogue *Catalogue, now time.Time, o *Organization, current Period, q PeriodQuery,
 ) (OrganizationPeriod, error) {
@@ -43,7 +43,7 @@ func (c *PastUsageCache) OrganizationPast(
 		n += HistoryMonths - 1
 	}
 	var both errgroup.Group
-	both.Go(func() error {
+	both.Go(Recovered(func() error {
 		// The newest of the months is the current one.
 		summary, err := OrganizationTotals(ctx, db, catalogue, now, o.ID)
 		if err != nil {
@@ -52,13 +52,13 @@ func (c *PastUsageCache) OrganizationPast(
 		months, err := c.OrganizationMonths(ctx, db, now, &summary, o.CreatedAt, max(n, HistoryMonths))
 		past.Months = months[:min(len(months), HistoryMonths)]
 		return err
-	})
-	both.Go(func() error {
+	}))
+	both.Go(Recovered(func() error {
 		if err := past.sumUp(ctx, db, c, now); err != nil {
 			return fmt.Errorf("sum up a past period of the organization %s: %w", o.ID, err)
 		}
 		return nil
-	})
+	}))
 	err := both.Wait()
 	past.Founded = past.ActiveUsers > 0 || past.Period.End.After(o.CreatedAt)
 	return past, err

@@ -122,9 +122,9 @@ func sumUpOrganization(
 	var e *Entitlement
 	members := roster{postgres: db.Postgres, now: now, organization: id}
 	var first, second errgroup.Group
-	first.Go(func() (err error) { o, err = organizationByID(ctx, db, id); return err })
-	first.Go(func() (err error) { e, err = organizationEntitlement(ctx, db, id); return err })
-	first.Go(func() (err error) { members.workspaces, members.version, err = workspacesOf(ctx, db, id); return err })
+	first.Go(Recovered(func() (err error) { o, err = organizationByID(ctx, db, id); return err }))
+	first.Go(Recovered(func() (err error) { e, err = organizationEntitlement(ctx, db, id); return err }))
+	first.Go(Recovered(func() (err error) { members.workspaces, members.version, err = workspacesOf(ctx, db, id); return err }))
 	if err := first.Wait(); err != nil {
 		return OrganizationSummary{}, err
 	}
@@ -137,12 +137,12 @@ func sumUpOrganization(
 		Trial: e != nil && e.Status == StatusTrialing, PastDue: e != nil && e.Status == StatusPastDue,
 		SpendLimitCents: o.SpendLimitCents, MemberLimit: o.MemberLimit}
 	if o.SpendLimitCents != nil && e != nil {
-		second.Go(func() (err error) { s.Spent, err = organizationRecord(ctx, db, e.payer(), now); return err })
+		second.Go(Recovered(func() (err error) { s.Spent, err = organizationRecord(ctx, db, e.payer(), now); return err }))
 	}
 	if len(members.workspaces) > 0 {
-		second.Go(func() error { return members.sumUp(ctx, db, &s) })
+		second.Go(Recovered(func() error { return members.sumUp(ctx, db, &s) }))
 		if ranked {
-			second.Go(func() (err error) { s.TopUsers, err = members.top(ctx, db); return err })
+			second.Go(Recovered(func() (err error) { s.TopUsers, err = members.top(ctx, db); return err }))
 		}
 	}
 	if err := second.Wait(); err != nil {

@@ -124,7 +124,7 @@ func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants [
 		organizations: map[string][]*OrganizationRecord{}}
 	among := namedUsers(db, emails, ids)
 	var group errgroup.Group
-	group.Go(func() error {
+	group.Go(Recovered(func() error {
 		query := db.NewRaw("SELECT k.email, k.id, "+entitlementColumns+" FROM users k "+EntitlementJoins+" WHERE k.id IN (?)", among)
 		return eachRow(ctx, db, query, func(row scanner) error {
 			p := &person{}
@@ -132,16 +132,16 @@ func ReadAhead(ctx context.Context, db *DB, c *Catalogue, now time.Time, wants [
 			f.people[p.user], f.byEmail[p.email] = p, p
 			return err
 		})
-	})
+	}))
 	var records []*UsageRecord
-	group.Go(func() error {
+	group.Go(Recovered(func() error {
 		return db.NewSelect().Model(&records).Where("user_id IN (?) AND billing_period_end > ?", among, now.Add(-2*maxPeriod)).
 			Order("billing_period_start").Scan(ctx)
-	})
+	}))
 	all := map[uuid.UUID]*changes{}
-	group.Go(func() error {
+	group.Go(Recovered(func() error {
 		return eachRow(ctx, db, changesQuery(db, among), func(row scanner) error { return addChange(row, all) })
-	})
+	}))
 	if err := group.Wait(); err != nil {
 		return nil, fmt.Errorf("read ahead for %d people: %w", len(wants), err)
 	}

@@ -127,12 +127,34 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%s: %+v", c.name, got)
 		}
 	}
-	march := models.Days{Period: models.Period{Start: day(2026, 3, 1), End: day(2026, 4, 1)}}
-	for now, whole := range map[time.Time]bool{
-		day(2026, 3, 1): false, day(2026, 3, 29).Add(-time.Microsecond): false, day(2026, 3, 29): true, day(2026, 3, 31): true,
+}
+
+// TestCompareWithAShorterPeriod: the previous period may have fewer days than have passed in this one.
+func TestCompareWithAShorterPeriod(t *testing.T) {
+	march := models.Standing{Period: models.Period{Start: day(2026, 3, 1), End: day(2026, 4, 1)}}
+	cut := recordOf(day(2026, 2, 20), day(2026, 3, 1), 0, 5, 0)    // 9 days
+	moved := recordOf(day(2026, 1, 20), day(2026, 3, 1), 0, 5, 0)  // 40 days
+	later := recordOf(day(2026, 1, 10), day(2026, 3, 20), 0, 5, 0) // it is not shortened yet
+	for _, c := range []struct {
+		name    string
+		records []models.UsageRecord
+		whole   time.Time // when this period has more days than the previous one; zero for never
+	}{
+		{"February without a record", nil, day(2026, 3, 29)},
+		{"a record that was cut", []models.UsageRecord{cut}, day(2026, 3, 10)},
+		{"a record of 40 days", []models.UsageRecord{moved}, time.Time{}},
+		{"a record that is yet to be cut", []models.UsageRecord{later}, time.Time{}},
 	} {
-		if got := march.Compare(now); got.Whole != whole {
-			t.Errorf("March %v after February with 28 days: %+v", now, got)
+		days := models.DaysOf(march, c.records, day(2026, 1, 1))
+		before := march.Period.End.Add(-time.Microsecond)
+		if !c.whole.IsZero() {
+			if got := days.Compare(c.whole); !got.Whole {
+				t.Errorf("%s, %v: %+v", c.name, c.whole, got)
+			}
+			before = c.whole.Add(-time.Microsecond)
+		}
+		if got := days.Compare(before); got.Whole {
+			t.Errorf("%s, %v: %+v", c.name, before, got)
 		}
 	}
 }

@@ -223,7 +223,7 @@ func ActivityPage(d Activity) templ.Component {
 						}()
 					}
 					ctx = templ.InitializeContext(ctx)
-					if d.Selected == "" {
+					if d.Page.Value.Period.Contains(d.Frame.Now) {
 						var templ_7745c5c3_Var12 string
 						templ_7745c5c3_Var12, templ_7745c5c3_Err = templ.JoinStringErrs("Each use of a " + d.Catalogue.UnitSingular + " appears here immediately.")
 						if templ_7745c5c3_Err != nil {

@@ -357,7 +357,7 @@ func OpsPage(d Ops) templ.Component {
 				}
 				return nil
 			})
-			templ_7745c5c3_Err = ui.Card("audit", "Audit log", "Changes of settings, roles, plans and usage, and sign-ins with a one-time link. Newest first.").Render(templ.WithChildren(ctx, templ_7745c5c3_Var12), templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Card("audit", "Audit log", "Manual changes, changes from Stripe, and one-time sign-in links. Newest first.").Render(templ.WithChildren(ctx, templ_7745c5c3_Var12), templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -979,7 +979,7 @@ func auditTable(log AuditLog) templ.Component {
 					}()
 				}
 				ctx = templ.InitializeContext(ctx)
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 63, "Each change adds an entry here.")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 63, "Manual changes, changes from Stripe, and one-time sign-in links are listed here.")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -42,3 +42,17 @@ func TestAKeyIsShownOnce(t *testing.T) {
 		t.Error("the page shows a key that was not just created")
 	}
 }
+
+// TestAVoidSaysWhatHappensToItsOverage: overage may be in a report, not in one yet, or billed by hand.
+func TestAVoidSaysWhatHappensToItsOverage(t *testing.T) {
+	pages := viewstest.Pages(t)
+	for page, want := range map[string]string{
+		"person-void":            "The overage is already in a report to Stripe.",
+		"person-void-unreported": "The overage is not in a report to Stripe yet, so it will not be billed.",
+		"person-void-error":      "Tollgate does not bill this overage. If you have billed it by hand, credit it yourself.",
+	} {
+		if said := text(viewstest.Render(t, pages[page])); !strings.Contains(said, want) {
+			t.Errorf("%s does not say %q:\n%s", page, want, said)
+		}
+	}
+}

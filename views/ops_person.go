@@ -259,8 +259,7 @@ func (d OpsVoid) consequence() string {
 	case d.Event.StripeReportID != nil:
 		return text + " The overage is already in a report to Stripe. A negative report takes it back, " +
 			"or a credit note if the invoice is already final."
-	}
-	if d.Event.StripeCustomerID == nil {
+	case d.Event.StripeCustomerID == nil:
 		return text + " Tollgate does not bill this overage. If you have billed it by hand, credit it yourself."
 	}
 	return text + " The overage is not in a report to Stripe yet, so it will not be billed."

@@ -35,6 +35,11 @@ func TestOrganizationPages(t *testing.T) {
 		{"org-new", []string{
 			"Business, 1 seat × $20.00 $20.00", "No usage in this billing period yet (1 member)", "Nothing used yet", "No overage so far",
 		}, nil},
+		{"org-limit-paused", []string{"They are paused until Dec 1, 2026, 00:00 UTC, or until an admin raises the limit."}, nil},
+		{"org-limit-past-due", []string{
+			"They are paused until the payment succeeds. After that, the limit pauses them until Dec 1, 2026, 00:00 UTC, " +
+				"or until an admin raises it.",
+		}, []string{"or until an admin raises the limit"}},
 		{"members", []string{
 			"42 members", "Page 1 of 2",
 			"Yara Tambourine yara.tambourine@example.com yara.tambourine@example.com 0 100 0% Safe 0 —",

@@ -120,14 +120,15 @@ func verdictTitle(c *models.Catalogue, s models.Standing) string {
 
 // verdictText explains verdictTitle and says what to do next.
 func verdictText(c *models.Catalogue, s models.Standing) string {
-	text := refusalText(c, s)
+	text := availability(c, s)
 	if s.Held > 0 && !models.Decide(s, 1).Allowed && models.Decide(s.WithoutHolds(), 1).Allowed {
 		text += fmt.Sprintf(" %s on hold that the work does not use become available again.", capital(c.UnitPlural))
 	}
 	return text
 }
 
-func refusalText(c *models.Catalogue, s models.Standing) string {
+// availability says when units are available, or what extra ones cost.
+func availability(c *models.Catalogue, s models.Standing) string {
 	reset := models.FormatReset(s.Period.End)
 	switch v := models.Decide(s, 1); {
 	case v.Reason == models.MemberLimitReached && *s.MemberLimit == 0:

@@ -328,3 +328,31 @@ func TestPeriodOfAnAnchoredSubscription(t *testing.T) {
 		}
 	}
 }
+
+// TestFiguresAfterAGrant: with overage from before a grant, the percentage is that of the included units
+// used, so the page shows their number.
+func TestFiguresAfterAGrant(t *testing.T) {
+	said := text(viewstest.Render(t, viewstest.Pages(t)["past-granted"]))
+	for _, want := range []string{
+		"Used 96 Included used 75 Included 125 Left 50 Percent used 60% Overage 21",
+		"75 included used of 125 suggestions: 60% used, 50 left. 21 beyond the plan.",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the page does not say %q:\n%s", want, said)
+		}
+	}
+}
+
+// TestActivityWithoutEvents: only in the current billing period can new events appear.
+func TestActivityWithoutEvents(t *testing.T) {
+	d := views.Activity{Catalogue: viewstest.Catalogue(t), Page: views.Loaded(models.ActivityPage{})}
+	d.Frame.Now = viewstest.Now
+	for month, want := range map[time.Month]bool{time.November: true, time.October: false} {
+		start := time.Date(2026, month, 1, 0, 0, 0, 0, time.UTC)
+		d.Page.Value.Period = models.Period{Start: start, End: start.AddDate(0, 1, 0)}
+		said := text(viewstest.Render(t, views.ActivityPage(d)))
+		if !strings.Contains(said, "No events in this billing period") || strings.Contains(said, "appears here immediately") != want {
+			t.Errorf("%v: %s", month, said)
+		}
+	}
+}

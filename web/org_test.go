@@ -379,6 +379,11 @@ func TestAFailingPartLeavesTheRest(t *testing.T) {
 				map[string]string{"used": "3 suggestions used", "top": "ada@example.com", "months": "The months as a table"},
 			},
 			{
+				"ALTER TABLE usage_records RENAME COLUMN daily TO broken", "ALTER TABLE usage_records RENAME COLUMN broken TO daily",
+				"/org?period=" + f.clock().AddDate(0, -1, 0).Format("2006-01"),
+				map[string]string{"days": ""}, map[string]string{"used": "suggestions used", "months": "The months as a table"},
+			},
+			{
 				"ALTER TABLE audit_log RENAME TO broken", "ALTER TABLE broken RENAME TO audit_log", "/ops",
 				map[string]string{"audit": ""}, map[string]string{"keys": "Starts with"},
 			},

@@ -274,11 +274,12 @@ func (s *Server) frame(c echo.Context) ui.Frame {
 	return f
 }
 
-// load reads one part of a page. If it fails, the page shows an error with the request's ID in its
+// load reads one part of a page, perhaps at the same time as others. If it fails, the page shows an error with the request's ID in its
 // place and works otherwise. If the database is unreachable, there is no page at all, because the
 // session cannot be read either.
 func load[T any](s *Server, c echo.Context, part string, ask func(context.Context) (T, error)) views.Widget[T] {
-	v, err := ask(c.Request().Context())
+	var v T
+	err := models.Recovered(func() (err error) { v, err = ask(c.Request().Context()); return err })()
 	if err != nil {
 		level := slog.LevelError
 		if hasLeft(c) && models.IsCanceled(err) {

@@ -21,11 +21,19 @@ func (s *Server) pastOrgPage(c echo.Context, viewer *models.Viewer) (ok bool, er
 	if selected == nil || err != nil {
 		return false, err
 	}
-	current, past, err := s.periodsOf(c.Request().Context(), o.ID, *selected, now)
-	if past == nil || err != nil {
-		return false, err
-	}
 	page := views.PastOrg{Frame: s.frame(c), Catalogue: s.catalogue, Name: o.Name}
+	var current models.Period
+	period := load(s, c, "billing period", func(ctx context.Context) (past *models.Period, err error) {
+		current, past, err = s.periodsOf(ctx, o.ID, *selected, now)
+		return past, err
+	})
+	if page.Usage.Failed = period.Failed; period.Failed != "" {
+		return true, show(c, http.StatusOK, views.PastOrgPage(page))
+	}
+	past := period.Value
+	if past == nil {
+		return false, nil
+	}
 	var parts sync.WaitGroup
 	parts.Go(func() {
 		page.Usage = load(s, c, "past period", func(ctx context.Context) (models.OrganizationPeriod, error) {

@@ -83,10 +83,17 @@ func (s *Server) answerCommand(ctx context.Context, signature string, identity m
 	var standing enforcement.Answer
 	var taken, found, checked error
 	var reads sync.WaitGroup
-	reads.Go(func() { isNew, taken = models.TakeSlackRequest(ctx, s.db, models.Now(s.now), "command:"+signature) })
-	reads.Go(func() { in, found = s.slackPerson(ctx, identity) })
+	read := func(to *error, ask func() error) { reads.Go(func() { *to = models.Recovered(ask)() }) }
+	read(&taken, func() (err error) {
+		isNew, err = models.TakeSlackRequest(ctx, s.db, models.Now(s.now), "command:"+signature)
+		return err
+	})
+	read(&found, func() (err error) { in, err = s.slackPerson(ctx, identity); return err })
 	if len(words) == 0 {
-		reads.Go(func() { standing, checked = s.gate.Check(ctx, enforcement.Person{Slack: identity}, 1) })
+		read(&checked, func() (err error) {
+			standing, err = s.gate.Check(ctx, enforcement.Person{Slack: identity}, 1)
+			return err
+		})
 	}
 	reads.Wait()
 	err := errors.Join(taken, found)

@@ -335,6 +335,12 @@ func TestSlackUsagePercent(t *testing.T) {
 		"75 of 75 suggestions used (100%), 0 left.": {Plan: "pro", Used: 78, Included: 75, Overage: 3, OverageCents: 90, OverageRateCents: 30},
 		"7 of 5 suggestions used (140%), 0 left.":   {Plan: "free", Used: 7, Included: 5},
 		"60 of 75 suggestions used (80%), 15 left.": {Plan: "pro", Used: 60, Included: 75, OverageRateCents: 30},
+		"0 left under your member limit of 20. Paused · Member limit reached.": {
+			Plan: "pro", Used: 20, Included: 75, OverageRateCents: 30, MemberLimit: new(int64(20)),
+		},
+		"0 left under your member limit of 70. Level: Critical · Member limit reached.": {
+			Plan: "pro", Used: 72, Included: 75, OverageRateCents: 30, MemberLimit: new(int64(70)),
+		},
 	} {
 		if m := testMessages(c, in).usage(&s, models.Decide(s, 1), in); !strings.Contains(m.Text, want) {
 			t.Errorf("the text is %q, want %q", m.Text, want)

@@ -30,7 +30,7 @@ type decisionCounters struct {
 func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
 		groups: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "tollgate_gate_group_size", Help: "Calls decided together in one transaction.",
+			Name: "tollgate_gate_group_size", Help: "Decisions made together in one transaction.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 11),
 		}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -42,7 +42,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}),
 		moved: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "tollgate_gate_moved_groups_total",
-			Help: "Groups decided again under locks, because another process had changed a record or recorded a key.",
+			Help: "Groups decided again under locks, because a record had changed, a key was already recorded, or the database reported a conflict.",
 		}),
 	}
 	decisions := prometheus.NewCounterVec(prometheus.CounterOpts{

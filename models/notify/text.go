@@ -113,7 +113,7 @@ func (w *Worker) message(n *models.DueNotice, about subject) message {
 		m.title = "Payment failed"
 		m.paragraphs = []string{fmt.Sprintf("The last payment failed, so extra %s are paused until it succeeds. Included %s are not affected.",
 			c.UnitPlural, c.UnitPlural)}
-		if c.PlanOf(f.Plan).OverageRateCents <= 0 {
+		if f.OverageRateCents <= 0 {
 			m.paragraphs = []string{fmt.Sprintf("The last payment failed. Included %s are not affected.", c.UnitPlural)}
 		}
 		if n.SubjectKind == models.SubjectOrganization {

@@ -77,6 +77,9 @@ func TestTexts(t *testing.T) {
 				"unless you cancel it. To cancel, open the page with the plans and select “Invoices and payment”. " +
 				"Open the page with the plans: https://t.example/plans"},
 		{models.NoticePaymentPastDue, 0, models.NoticeFacts{Plan: "pro"}, alone,
+			"Payment failed. The last payment failed. Included suggestions are not affected. " +
+				"Update the payment method: https://t.example/usage"},
+		{models.NoticePaymentPastDue, 0, models.NoticeFacts{Plan: "pro", OverageRateCents: 30}, alone,
 			"Payment failed. The last payment failed, so extra suggestions are paused until it succeeds. " +
 				"Included suggestions are not affected. Update the payment method: https://t.example/usage"},
 	} {

@@ -145,5 +145,7 @@ func voidPages(t testing.TB, operator ui.Frame, bruno models.UserEntry) map[stri
 	d.Event.IdempotencyKey, d.Event.HoldID, d.Event.StripeReportID, d.Event.Quantity = nil, &bruno.ID, nil, 1
 	d.Event.OverageQuantity, d.Event.OverageCents = 1, 20
 	pages["person-void-error"] = views.OpsVoidPage(d)
+	d.Frame.Errors, d.Event.StripeCustomerID = nil, new("cus_example")
+	pages["person-void-unreported"] = views.OpsVoidPage(d)
 	return pages
 }

@@ -43,6 +43,9 @@ func PastPages(t testing.TB) map[string]templ.Component {
 	d.Usage.Value.Standing.SpendLimitCents = new(int64(1000))
 	d.Refusals = views.Loaded([]models.RefusalCount{{Reason: models.SpendLimitReached, Count: 12}})
 	add("billed", d)
+	d = Past(t, "pro", 96, 75)
+	d.Usage.Value.Standing.Included += 50 // a grant after the overage
+	add("granted", d)
 	d = Past(t, "business", 118, 100)
 	d.Title, d.About, d.Path, d.Section = "Hugo Umbrella", "hugo.umbrella@example.com", "/org/members/1", ""
 	d.Usage.Value.Standing.MemberLimit = new(int64(120))

@@ -4,11 +4,35 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/google/uuid"
 
 	"tollgate/models"
 )
+
+// TestGrantExpires: --expires is a time in RFC 3339, and the error for another one has an example.
+func TestGrantExpires(t *testing.T) {
+	for text, wrong := range map[string]string{
+		"2026-12-24T18:00:00+01:00": "", "tomorrow": "--expires", "2026-12-24": "must be a time such as 2026-11-30T12:00:00Z, not \"2026-12-24\"",
+	} {
+		var c grantCommand
+		parser, err := kong.New(&c, HelpTexts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = parser.Parse([]string{"ada@example.com", "--quantity=3", "--reason=outage", "--expires=" + text})
+		switch {
+		case wrong != "":
+			if err == nil || !strings.Contains(err.Error(), wrong) {
+				t.Errorf("%s: %v, want %q", text, err, wrong)
+			}
+		case err != nil || !c.Expires.Equal(time.Date(2026, 12, 24, 17, 0, 0, 0, time.UTC)):
+			t.Errorf("%s: %v, %v", text, c.Expires, err)
+		}
+	}
+}
 
 func TestGrantAndVoid(t *testing.T) {
 	db, err := models.Open(t.Context(), "sqlite:"+t.TempDir()+"/tollgate.db")
