@@ -42,7 +42,7 @@ type OrganizationSummary struct {
 	SpendLimitCents, MemberLimit *int64
 	Spent                        *OrganizationRecord
 	// Forecast is the overage at the end of the period if each member continues at their pace, up
-	// to their spend limit; nil if Standing.Forecast gives none.
+	// to their spend limit and the organization's; nil if Standing.Forecast gives none.
 	Forecast *Overage
 	// TopUsers are up to ten members with usage, sorted by units used, then by email.
 	TopUsers []RankedUser
@@ -148,8 +148,20 @@ func sumUpOrganization(
 	if err := second.Wait(); err != nil {
 		return OrganizationSummary{}, err
 	}
+	s.capForecast()
 	s.average()
 	return s, nil
+}
+
+// capForecast reduces the forecast to what the organization's spend limit allows.
+func (s *OrganizationSummary) capForecast() {
+	if s.Forecast == nil || s.SpendLimitCents == nil || s.Spent == nil || !s.Spent.Counted || s.OverageRateCents <= 0 {
+		return
+	}
+	allowed := max(0, *s.SpendLimitCents-s.SpentCents()) / s.OverageRateCents
+	if allowed < s.Forecast.Units-s.OverageUnits {
+		s.Forecast = &Overage{Units: s.OverageUnits + allowed, Cents: s.OverageCents + allowed*s.OverageRateCents}
+	}
 }
 
 // sumUp adds the members' figures to the summary. A member without a current record has no usage

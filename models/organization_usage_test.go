@@ -218,7 +218,8 @@ func TestOrganizationUsageAgreesWithTheGate(t *testing.T) {
 	})
 }
 
-// While a payment is past due, overage is refused, so the forecast has none.
+// The forecast has no more overage than the organization's spend limit allows, and none while a
+// payment is past due, because overage is then refused.
 func TestOrganizationForecast(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		id := f.organization(t, noon, "Quiet Fox Ltd", "T1")
@@ -237,6 +238,22 @@ func TestOrganizationForecast(t *testing.T) {
 			}
 			if s.Forecast == nil || s.Forecast.Units > 2 != test.more || s.Forecast.Cents > 50 != test.more {
 				t.Errorf("%s: forecast %+v", test.status, s.Forecast)
+			}
+		}
+		f.exec(t, "UPDATE subscriptions SET status = 'active'")
+		for limit, want := range map[int64]models.Overage{
+			40: {Units: 2, Cents: 50}, 50: {Units: 2, Cents: 50}, 74: {Units: 2, Cents: 50}, 75: {Units: 3, Cents: 75}, 110: {Units: 4, Cents: 100},
+		} {
+			change := models.OrganizationChange{SpendLimit: &models.LimitChange{To: &limit, Unseen: true}}
+			if err := models.SetOrganization(f.ctx, f.db, f.catalogue, noon, models.ActorShell, id, change); err != nil {
+				t.Fatal(err)
+			}
+			s, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Forecast == nil || *s.Forecast != want {
+				t.Errorf("with a spend limit of %d cents: forecast %+v, want %+v", limit, s.Forecast, want)
 			}
 		}
 	})

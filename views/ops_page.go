@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "If a person was refused in the last 24 hours, the number has all their refusals for that reason in the " +
-	"billing period. The numbers are approximate."
+const refusalsCounted = "Only people who were refused in the last 24 hours are counted, but with all their refusals for that reason " +
+	"in the billing period. The numbers are approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

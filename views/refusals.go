@@ -38,10 +38,11 @@ func refusalsText(c *models.Catalogue, counts []models.RefusalCount) string {
 		return ""
 	}
 	var total int64
-	var reasons strings.Builder
-	for _, r := range counts {
+	reasons := make([]string, len(counts))
+	for i, r := range counts {
 		total += r.Count
-		fmt.Fprintf(&reasons, " %s: %s.", reasonText(c, r.Reason), models.FormatCount(r.Count))
+		text := reasonText(c, r.Reason)
+		reasons[i] = fmt.Sprintf("%s%s (%s)", strings.ToLower(text[:1]), text[1:], ui.Count(r.Count, "time", "times"))
 	}
-	return fmt.Sprintf("Refused %s in this billing period.%s", ui.Count(total, "time", "times"), reasons.String())
+	return fmt.Sprintf("Refused %s in this billing period: %s.", ui.Count(total, "time", "times"), strings.Join(reasons, ", "))
 }

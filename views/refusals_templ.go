@@ -291,7 +291,7 @@ func opsRefusals(c *models.Catalogue, counts []models.RefusalCount) templ.Compon
 				return templ_7745c5c3_Err
 			}
 			for _, r := range counts {
-				templ_7745c5c3_Err = line(reasonText(c, r.Reason), models.FormatCount(r.Count), false).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = line(reasonText(c, r.Reason), ui.Count(r.Count, "refusal", "refusals"), false).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

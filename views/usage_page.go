@@ -345,10 +345,10 @@ func overageSentence(c *models.Catalogue, s models.Standing) string {
 // noLimit says what happens without a spend limit.
 func noLimit(c *models.Catalogue, s models.Standing) string {
 	if s.MemberLimit != nil && *s.MemberLimit <= s.Included {
-		return "No limit is set. Your member limit is reached before any extra " + c.UnitPlural + " are needed."
+		return "No spend limit is set. Your member limit allows no extra " + c.UnitPlural + "."
 	}
 	if s.PastDue {
-		return fmt.Sprintf("No limit is set. Extra %s are paused until the payment succeeds; after that, they are billed.",
+		return fmt.Sprintf("No spend limit is set. Extra %s are paused until the payment succeeds; after that, they are billed.",
 			c.UnitPlural)
 	}
 	if s.Organization.LimitCents != nil {
@@ -357,10 +357,10 @@ func noLimit(c *models.Catalogue, s models.Standing) string {
 			c.UnitPlural, c.UnitPlural)
 	}
 	if s.MemberLimit != nil {
-		return fmt.Sprintf("No limit is set: extra %s are billed until your member limit is reached. "+
+		return fmt.Sprintf("No spend limit is set: extra %s are billed until you reach your member limit. "+
 			"If you set a limit, extra %s are paused from the time you reach it until the reset.", c.UnitPlural, c.UnitPlural)
 	}
-	return fmt.Sprintf("No limit is set: all extra %s are billed. If you set a limit, extra %s are paused from the time you reach it "+
+	return fmt.Sprintf("No spend limit is set: all extra %s are billed. If you set a limit, extra %s are paused from the time you reach it "+
 		"until the reset.",
 		c.UnitPlural, c.UnitPlural)
 }

@@ -1501,8 +1501,8 @@ func monthsCard(c *models.Catalogue, w Widget[[]models.PastPeriod], about string
 }
 
 const (
-	aboutMonths        = "Each month is compared with the units that were included at the time."
-	aboutOwnMonths     = aboutMonths + " Months without usage are compared with the units that are included now."
+	aboutMonths        = "The line shows what was included in each month."
+	aboutOwnMonths     = aboutMonths + " For a month without usage, it shows what is included now."
 	aboutMembersMonths = "Totals of the current members. " + aboutMonths + " Each member has their own included units, so a month " +
 		"can have overage although the total is below the included units."
 )

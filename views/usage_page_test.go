@@ -175,12 +175,12 @@ func TestUsagePageTexts(t *testing.T) {
 			[]string{
 				"a limit of $2.50 would stop extra suggestions immediately", "With a limit of $2.50, extra suggestions stop immediately,",
 				"Stop extra suggestions now", "Used 96 Included used 75 Included 125 Left 50 Percent used 60%",
-				"75 included used of 125 suggestions: 60% used, 50 left. 21 beyond the plan.",
+				"75 of 125 included suggestions used: 60%, 50 left. 21 beyond the plan.",
 			}, []string{"would stop suggestions", "96 used of"},
 		},
 		{
 			"a member limit below the included units", memberLimited(43, 60), []string{
-				"17 suggestions left under the member limit of 60", "Your member limit is reached before any extra suggestions are needed.",
+				"17 suggestions left under the member limit of 60", "Your member limit allows no extra suggestions.",
 				"Your member limit is 60 suggestions per billing period. When it is reached, " +
 					"new ones are paused until the reset.",
 			}, []string{"Paused: ", "32 suggestions left", "After 75"},
@@ -194,7 +194,7 @@ func TestUsagePageTexts(t *testing.T) {
 			"a member limit beyond the included units", memberLimited(43, 90), []string{
 				"32 suggestions left",
 				"After 75 included suggestions, each extra one costs $0.30. No spend limit is set. Your member limit is 90 suggestions",
-				"extra suggestions are billed until your member limit is reached",
+				"extra suggestions are billed until you reach your member limit",
 			}, []string{"under the member limit"},
 		},
 		{
@@ -207,7 +207,7 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"units beyond a hard cap", unbilled,
-			[]string{"5 included used", "3 beyond the plan, not billed", "Used 8"}, []string{"overage, beyond the plan"},
+			[]string{"5 used, included in the plan", "3 beyond the plan, not billed", "Used 8"}, []string{"overage, beyond the plan"},
 		},
 		{
 			"more than in the previous period", compare(62, new(int64(49))),
@@ -250,7 +250,7 @@ func TestUsagePageTexts(t *testing.T) {
 				"Paused: the last payment failed", "When all 75 suggestions are used, new ones are paused until the payment succeeds or the " +
 					"billing period resets.",
 				"Overage: 3 × $0.30 $0.90",
-				"No limit is set. Extra suggestions are paused until the payment succeeds; after that, they are billed.",
+				"No spend limit is set. Extra suggestions are paused until the payment succeeds; after that, they are billed.",
 			},
 			[]string{"there is no maximum", "extra suggestions are billed", "of overage", "At this pace"},
 		},
@@ -335,7 +335,7 @@ func TestFiguresAfterAGrant(t *testing.T) {
 	said := text(viewstest.Render(t, viewstest.Pages(t)["past-granted"]))
 	for _, want := range []string{
 		"Used 96 Included used 75 Included 125 Left 50 Percent used 60% Overage 21",
-		"75 included used of 125 suggestions: 60% used, 50 left. 21 beyond the plan.",
+		"75 of 125 included suggestions used: 60%, 50 left. 21 beyond the plan.",
 	} {
 		if !strings.Contains(said, want) {
 			t.Errorf("the page does not say %q:\n%s", want, said)

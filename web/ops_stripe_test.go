@@ -254,7 +254,7 @@ func TestOperatorSeesWhatIsInvoiced(t *testing.T) {
 			_, err := o.reporter.Totals(t.Context(), true)
 			must(t, err)
 		}
-		o.says("Overage from decision to invoice Not compared yet.")
+		o.says("Overage, from recorded usage to invoice Not compared yet.")
 		use(1012)
 		compare()
 		o.says("Decided 1,012 $303.60", "Sent 1,012", "Counted 1,012", "Invoiced 0 $0.00",

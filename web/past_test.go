@@ -45,7 +45,7 @@ func TestPastPeriodOfAPerson(t *testing.T) {
 		text := past.main()
 		for _, want := range []string{
 			"Starter plan in this billing period", "27 suggestions used", "Used 27 Included 25 Left 0 Percent used 108% Overage 2", "Exceeded",
-			"Starter, per month $7.00", "Overage: 2 × $0.35 $0.70", "In this period $7.70", "Refused 3 times", "Spend limit reached: 3.",
+			"Starter, per month $7.00", "Overage: 2 × $0.35 $0.70", "In this period $7.70", "Refused 3 times", "spend limit reached (3 times).",
 			"Nov 1, 2026 to Nov 30, 2026 (UTC)", "Nov 23, 2026 27", "the month on this page", "Current billing period",
 		} {
 			if !strings.Contains(text, want) {

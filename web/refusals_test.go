@@ -44,12 +44,12 @@ func TestRefusalsAreShown(t *testing.T) {
 			}
 		}
 		shows(f.signedIn("ada@example.com"), "/usage",
-			"Refused 4 times in this billing period. Organization's spend limit reached: 3. Member limit reached: 1.")
+			"Refused 4 times in this billing period: organization's spend limit reached (3 times), member limit reached (1 time).")
 		_, err := models.SetUser(ctx, f.db, f.clock(), "bob@example.com", models.UserChange{Role: new(models.Admin), Operator: new(true)})
 		must(t, err)
 		bob := f.signedIn("bob@example.com")
 		shows(bob, "/org", "ada@example.com", "Refused members")
-		shows(bob, "/usage", "Refused 3 times in this billing period. Member limit reached: 3.")
+		shows(bob, "/usage", "Refused 3 times in this billing period: member limit reached (3 times).")
 		shows(bob, "/ops", "Member limit reached", "Organization's spend limit reached")
 
 		f.advance(40 * 24 * time.Hour)
