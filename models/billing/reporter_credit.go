@@ -214,20 +214,8 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 		return false, false, nil
 	}
 	final := b.FinalizedAt.UTC()
-	sent := func(r *models.StripeReport) time.Time {
-		switch {
-		case r.AcceptedAt != nil:
-			return *r.AcceptedAt
-		case r.FirstAttemptAt != nil:
-			return *r.FirstAttemptAt
-		}
-		return r.CreatedAt // a restored database does not have the attempt
-	}
-	near := func(r *models.StripeReport) bool {
-		return r.AcceptedAt == nil || sent(r).After(final.Add(-requestSettles)) && sent(r).Before(final.Add(requestSettles))
-	}
-	if !near(report) {
-		return sent(report).Before(final), true, nil
+	if !isNear(report, final) && !sentAt(report).Before(final) {
+		return false, true, nil
 	}
 	var all []models.StripeReport
 	if err := r.db.NewSelect().Model(&all).Where("stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ?",
@@ -235,40 +223,85 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 		Where("state IN (?, ?)", models.ReportAccepted, models.ReportVerified).Scan(ctx, &all); err != nil {
 		return false, false, err
 	}
-	var units int64 // of the reports that the invoice certainly has
-	var around []models.StripeReport
-	for _, other := range all {
-		switch {
-		case near(&other):
-			around = append(around, other)
-		case sent(&other).Before(final):
-			units += other.Value
+	having, lacking := fits(all, report, b, time.Time{})
+	if !having && !lacking {
+		// Stripe bills usage only from the time when the price was added to the subscription. Suppose that
+		// it was added after the minute of a report, and compare the quantity again. This needs reports that
+		// Stripe certainly counts.
+		for i := range all {
+			if all[i].State != models.ReportVerified && !isNear(&all[i], final) {
+				return false, false, nil
+			}
 		}
-	}
-	// Assume that Stripe counted the close ones in the order in which they were sent.
-	slices.SortFunc(around, func(a, b models.StripeReport) int {
-		return cmp.Or(sent(&a).Compare(sent(&b)), strings.Compare(a.Identifier, b.Identifier))
-	})
-	place := slices.IndexFunc(around, func(c models.StripeReport) bool { return c.ID == report.ID })
-	lacking, having := false, false
-	for i := range len(around) + 1 {
-		if i > 0 {
-			units += around[i-1].Value
-		}
-		if units == b.line.Quantity {
-			lacking, having = lacking || i <= place, having || i > place
+		for i := range all {
+			has, lacks := fits(all, report, b, all[i].Minute.UTC().Add(time.Minute))
+			having, lacking = having || has, lacking || lacks
 		}
 	}
 	switch {
 	case having != lacking:
 		return having, true, nil
+	case !isNear(report, final):
+		return true, true, nil
 	case having:
 		// The quantity fits both, because a negative report makes up for a report. A report without a
 		// time is from a restore: Stripe counted it before this database was restored.
-		return report.AcceptedAt == nil && report.FirstAttemptAt == nil || sent(report).Before(final), true, nil
+		return report.AcceptedAt == nil && report.FirstAttemptAt == nil || sentAt(report).Before(final), true, nil
 	}
 	r.log.Error("a voided event may be on an invoice: credit it in Stripe if the invoice has it", "invoice", b.ID, "report", report.Identifier)
 	return false, false, nil
+}
+
+// sentAt returns when a report was sent.
+func sentAt(r *models.StripeReport) time.Time {
+	switch {
+	case r.AcceptedAt != nil:
+		return *r.AcceptedAt
+	case r.FirstAttemptAt != nil:
+		return *r.FirstAttemptAt
+	}
+	return r.CreatedAt // a restored database does not have the attempt
+}
+
+// isNear reports whether a report was sent so close to the time when an invoice became final that
+// the invoice may have it or not.
+func isNear(r *models.StripeReport, final time.Time) bool {
+	return r.AcceptedAt == nil || sentAt(r).After(final.Add(-requestSettles)) && sentAt(r).Before(final.Add(requestSettles))
+}
+
+// fits compares the quantity of an invoice line with the reports in its period whose minute is since
+// or later. The line certainly has the reports that were sent well before the invoice became final.
+// Of those that were sent near that time, it has the first ones: assume that Stripe counted them in
+// the order in which they were sent. having and lacking are true if the quantity fits with or without
+// the report.
+func fits(all []models.StripeReport, report *models.StripeReport, b *bill, since time.Time) (having, lacking bool) {
+	final := b.FinalizedAt.UTC()
+	var units int64
+	var near []*models.StripeReport
+	for i := range all {
+		switch other := &all[i]; {
+		case other.Minute.Before(since):
+		case isNear(other, final):
+			near = append(near, other)
+		case sentAt(other).Before(final):
+			units += other.Value
+		}
+	}
+	slices.SortFunc(near, func(a, b *models.StripeReport) int {
+		return cmp.Or(sentAt(a).Compare(sentAt(b)), strings.Compare(a.Identifier, b.Identifier))
+	})
+	certain := !isNear(report, final) && !report.Minute.Before(since)
+	place := slices.IndexFunc(near, func(c *models.StripeReport) bool { return c.ID == report.ID })
+	for i := range len(near) + 1 {
+		if i > 0 {
+			units += near[i-1].Value
+		}
+		if max(0, units) == b.line.Quantity {
+			has := certain || place >= 0 && i > place
+			having, lacking = having || has, lacking || !has
+		}
+	}
+	return having, lacking
 }
 
 // creditNote returns the ID of the credit note for a void. It makes one unless an earlier attempt

@@ -210,6 +210,36 @@ func TestTheInvoiceMinusCreditsIsThePage(t *testing.T) {
 	}
 }
 
+// Stripe bills usage only from the time when the price was added. A void of earlier usage must not be
+// credited, because the invoice does not have it.
+func TestUsageBeforeAPriceWasAddedIsNotCredited(t *testing.T) {
+	onBothVoids(t, func(t *testing.T, v *voidFixture) {
+		v.record(2, "early", v.now.Add(-3*time.Hour))
+		v.stripe.ChangeSubscription(v.sub, func(s *stripetest.Subscription) {
+			s.Items[1] = stripetest.Item{Price: s.Items[1].Price} // removed, and added again
+		})
+		v.now = v.now.Add(4 * time.Hour)
+		v.record(7, "stays", v.now.Add(-3*time.Hour))
+		v.record(5, "void", v.now.Add(-2*time.Hour))
+		v.send()
+		v.hours(25)
+		v.finalize(v.renew())
+		v.void("early")
+		v.void("void")
+		for range 2 {
+			v.must(v.resolveVoids(v.ctx))
+			v.now = v.now.Add(creditAgain)
+		}
+		v.wantCredits("open $1.50")
+		v.wantVerified()
+		var voids []models.UsageVoid
+		v.must(v.db.NewSelect().Model(&voids).Order("overage_quantity").Scan(v.ctx))
+		if len(voids) != 2 || voids[0].State != models.VoidNotBilled || voids[1].State != models.VoidCredited {
+			t.Errorf("the voids are %+v", voids)
+		}
+	})
+}
+
 // invoice returns the draft of the period, which it makes if there is none.
 func (v *voidFixture) invoice() string {
 	v.t.Helper()

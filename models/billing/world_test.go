@@ -245,7 +245,8 @@ func (w *world) settled() bool {
 }
 
 // waits reports whether something is still to be sealed, sent, read or applied. A void whose negative
-// report was not counted waits for the invoice, which may come later than the simulation ends.
+// report was not counted, or for which no minute is free, waits for the invoice, which may come later
+// than the simulation ends.
 func (w *world) waits() bool {
 	for _, q := range []*bun.SelectQuery{
 		w.db.NewSelect().Model((*models.StripeReport)(nil)).Where("state IN ('sealed', 'unknown', 'accepted')"),
@@ -253,16 +254,36 @@ func (w *world) waits() bool {
 		w.db.NewSelect().Model((*models.StripeWebhookEvent)(nil)).Where("applied_at IS NULL"),
 		w.db.NewSelect().TableExpr("records_due"),
 		w.db.NewSelect().Model((*models.UsageVoid)(nil)).Where("state = ?", models.VoidWaiting).
-			Where(`(stripe_report_id IS NULL OR EXISTS (SELECT 1 FROM stripe_reports r
+			Where(`EXISTS (SELECT 1 FROM usage_events e JOIN stripe_reports r ON r.id = COALESCE(usage_void.stripe_report_id, e.stripe_report_id)
 				JOIN stripe_invoice_lines l ON l.stripe_customer_id = r.stripe_customer_id AND l.period_start <= r.minute AND l.period_end > r.minute
 				JOIN stripe_invoices i ON i.id = l.stripe_invoice_id AND i.finalized_at IS NOT NULL
-				WHERE r.id = usage_void.stripe_report_id))`),
+				WHERE e.user_id = usage_void.user_id AND e.id = usage_void.event_id)`),
 	} {
 		found, err := q.Exists(w.ctx)
 		w.must(err)
 		if found {
 			return true
 		}
+	}
+	var reports []models.StripeReport
+	w.must(w.db.NewSelect().Model(&reports).Where(`id IN (SELECT e.stripe_report_id FROM usage_voids v
+		JOIN usage_events e ON e.user_id = v.user_id AND e.id = v.event_id WHERE v.state = ? AND v.stripe_report_id IS NULL)`,
+		models.VoidWaiting).Scan(w.ctx))
+	return slices.ContainsFunc(reports, w.hasFreeMinute)
+}
+
+// hasFreeMinute reports whether a minute of a report's billing period at Stripe has no report yet.
+func (w *world) hasFreeMinute(r models.StripeReport) bool {
+	for _, p := range w.payers {
+		if p.id != r.StripeCustomerID {
+			continue
+		}
+		of := p.at(r.Minute.UTC())
+		first := of.Start.Add(time.Minute - 1).Truncate(time.Minute)
+		taken, err := w.db.NewSelect().Model((*models.StripeReport)(nil)).Where("stripe_customer_id = ? AND meter_event_name = ?", p.id,
+			r.MeterEventName).Where("minute >= ? AND minute < ?", of.Start, of.End).Count(w.ctx)
+		w.must(err)
+		return time.Duration(taken)*time.Minute < of.End.Sub(first)
 	}
 	return false
 }
