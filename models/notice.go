@@ -57,7 +57,7 @@ func (c *Catalogue) consequence(s Standing, v Verdict) string {
 	}
 	switch {
 	case s.nextIsRefused(MemberLimitReached) && *s.MemberLimit == 0:
-		fmt.Fprintf(&b, " Your member limit is %s, so they are paused until an admin raises it.", c.Units(0))
+		fmt.Fprintf(&b, " Your member limit is 0, so new %s are paused until an admin raises it.", c.UnitPlural)
 	case v.Reason == MemberLimitReached && *s.MemberLimit > s.Used+s.Held:
 		fmt.Fprintf(&b, " This request would exceed your member limit of %s.", c.Units(*s.MemberLimit))
 	case v.Reason == MemberLimitReached, s.nextIsRefused(MemberLimitReached):

@@ -40,7 +40,7 @@ func TestNotice(t *testing.T) {
 		{models.Standing{Used: 10, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(0))}, limited,
 			"You've used 10 of 75 suggestions (13%). This request would exceed your spend limit of $0.00." + yours},
 		{models.Standing{Used: 3, Included: 50, MemberLimit: ptr(int64(0))}, models.Verdict{Reason: models.MemberLimitReached},
-			"You've used 3 of 50 suggestions (6%). Your member limit is 0 suggestions, so they are paused until an admin raises it." + yours},
+			"You've used 3 of 50 suggestions (6%). Your member limit is 0, so new suggestions are paused until an admin raises it." + yours},
 		{models.Standing{}, exhausted, "You've used 0 of 0 suggestions (0%). None are left." + yours},
 		{models.Standing{Used: 72, Held: 1200, Included: 75, OverageRateCents: 30}, allowed,
 			"You've used 72 of 75 suggestions (96%). 1,200 more are on hold for work in progress. Each extra suggestion costs $0.30." + yours},

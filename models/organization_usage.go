@@ -158,7 +158,7 @@ func (s *OrganizationSummary) capForecast() {
 	if s.Forecast == nil || s.SpendLimitCents == nil || s.Spent == nil || !s.Spent.Counted || s.OverageRateCents <= 0 {
 		return
 	}
-	allowed := max(0, *s.SpendLimitCents-s.SpentCents()) / s.OverageRateCents
+	allowed := max(0, *s.SpendLimitCents-s.Spent.OverageCents) / s.OverageRateCents // holds may become overage
 	if allowed < s.Forecast.Units-s.OverageUnits {
 		s.Forecast = &Overage{Units: s.OverageUnits + allowed, Cents: s.OverageCents + allowed*s.OverageRateCents}
 	}

@@ -225,7 +225,7 @@ func (v *NewVoid) void(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now
 	if _, err := update.Exec(ctx); err != nil {
 		return Voided{}, err
 	}
-	detail := fmt.Sprintf("%s units, %s, of %s: %s", FormatCount(e.Quantity), c.FormatMoney(e.OverageCents), p.email, v.Reason)
+	detail := fmt.Sprintf("%s of %s, with %s of overage: %s", c.Units(e.Quantity), p.email, c.FormatMoney(e.OverageCents), v.Reason)
 	if err := Audit(ctx, tx, now, v.Actor, auditVoid, e.ID.String(), detail); err != nil {
 		return Voided{}, err
 	}

@@ -61,8 +61,8 @@ func (i *Identities) Describe() string {
 	}
 	known := i.List()
 	if len(known) == 0 {
-		return fmt.Sprintf("%s belongs to the user %s, who is not linked to Slack or another sign-in provider yet. If the command "+
-			"succeeds, anyone who signs in with this address as their verified address gets the role.", i.Email, i.UserID)
+		return fmt.Sprintf("%s belongs to the user %s, who is not linked to Slack or another sign-in provider yet. If the role "+
+			"is saved, anyone who signs in with this address as their verified address gets it.", i.Email, i.UserID)
 	}
 	return fmt.Sprintf("%s belongs to the user %s: %s.", i.Email, i.UserID, strings.Join(known, ", "))
 }

@@ -846,7 +846,7 @@ func assignForm(d OpsPerson, f ui.Frame) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 54, "<p class=\"mt-1 text-sm text-muted\">It applies immediately. It ends only a plan that was assigned by hand to the same person or organization. Subscriptions at Stripe continue: cancel them in Stripe.</p><fieldset class=\"mt-3\"><legend class=\"text-sm font-medium\">Plan to assign</legend> ")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 54, "<p class=\"mt-1 text-sm text-muted\">The new plan applies immediately and replaces any plan that was assigned by hand to the same person or organization. Subscriptions at Stripe continue: cancel them in Stripe.</p><fieldset class=\"mt-3\"><legend class=\"text-sm font-medium\">Plan to assign</legend> ")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
@@ -1226,9 +1226,9 @@ func opsRoleCard(d OpsPerson) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				var templ_7745c5c3_Var56 string
-				templ_7745c5c3_Var56, templ_7745c5c3_Err = templ.JoinStringErrs(d.Identities.Describe())
+				templ_7745c5c3_Var56, templ_7745c5c3_Err = templ.JoinStringErrs("Before you save, check who gets the role: " + d.Identities.Describe())
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/ops_person.templ`, Line: 270, Col: 78}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/ops_person.templ`, Line: 270, Col: 125}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var56))
 				if templ_7745c5c3_Err != nil {

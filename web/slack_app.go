@@ -126,6 +126,16 @@ func (a *slackApp) run(ctx context.Context) {
 	_ = a.answers.Wait()
 }
 
+// recovered returns work that logs a panic. Otherwise, a panic would end the process.
+func (s *Server) recovered(work func()) func() error {
+	return func() error {
+		if err := models.Recovered(func() error { work(); return nil })(); err != nil {
+			s.log.Error("a Slack request was not answered", "error", err)
+		}
+		return nil
+	}
+}
+
 // ownTeam reports whether the bot token belongs to the team. The token cannot read or message the
 // people of another team.
 func (a *slackApp) ownTeam(ctx context.Context, team string) (bool, error) {
@@ -203,13 +213,12 @@ func (s *Server) slackPerson(ctx context.Context, identity models.SlackIdentity)
 		err       error
 	}
 	done := make(chan result, 1)
-	started := s.slack.work.TryGo(func() error {
+	started := s.slack.work.TryGo(s.recovered(func() {
 		ctx, cancel := context.WithTimeout(s.slack.working, slackWork)
 		defer cancel()
 		situation, err := s.linkSlackPerson(ctx, identity)
 		done <- result{situation, err}
-		return nil
-	})
+	}))
 	if !started {
 		return nil, errSlackBusy
 	}

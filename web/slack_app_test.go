@@ -184,7 +184,7 @@ func TestSlashCommand(t *testing.T) {
 		}
 		slackHas(t, f.command("T1", bob, "<!channel> x"), "Send `/usage` for your usage, or `/usage org`")
 		// One can sign in with Slack only if the server has credentials there.
-		const unknown = "Tollgate does not know your Slack account yet. Use one suggestion in the app"
+		const unknown = "Tollgate, which counts your suggestions, does not know your Slack account yet. Use one suggestion in Slack"
 		slackHas(t, f.command("T2", bob, ""), unknown+". Then try again. If that does not help, ask the operator of this service.")
 		f.web.messages.signIn = true
 		slackHas(t, f.command("T2", bob, ""), unknown+", or "+link+"sign-in|sign in> with Slack. Then try again.")

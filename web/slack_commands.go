@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -29,17 +30,16 @@ func (s *Server) slackCommand(c echo.Context) error {
 		}
 		words := strings.Fields(form.Get("text"))
 		answers, repeated, id := make(chan slackMessage, 1), make(chan struct{}), requestID(c)
-		started := s.slack.answers.TryGo(func() error {
+		started := s.slack.answers.TryGo(s.recovered(func() {
 			ctx, cancel := context.WithTimeout(s.slack.working, slackWork)
 			defer cancel()
 			m, isNew := s.answerCommand(ctx, signature, identity, words, id)
 			if !isNew {
 				close(repeated)
-				return nil
+				return
 			}
 			answers <- m
-			return nil
-		})
+		}))
 		if !started {
 			s.log.Warn("a slash command was not answered: too many at the same time", "request_id", id)
 			return writeJSON(c, slackTryAgain())
@@ -122,7 +122,8 @@ func (s *Server) answerCommand(ctx context.Context, signature string, identity m
 // unknownPerson is the answer to a person without an account.
 func (m *slackMessages) unknownPerson() slackMessage {
 	const retry = ". Then try again."
-	unknown := "Tollgate does not know your Slack account yet. Use one " + slackEscape.Replace(m.catalogue.UnitSingular) + " in the app"
+	unknown := slackEscape.Replace(fmt.Sprintf("Tollgate, which counts your %s, does not know your Slack account yet. Use one %s in Slack",
+		m.catalogue.UnitPlural, m.catalogue.UnitSingular))
 	if !m.signIn { // no call links an admin or operator
 		return slackReply(mrkdwn(unknown + retry + " If that does not help, ask the operator of this service."))
 	}

@@ -62,14 +62,13 @@ func (s *Server) slackEvent(c echo.Context) error {
 // drawHome publishes a person's App Home in the background. If too many are being drawn, this one
 // keeps its earlier content until the person opens it again.
 func (s *Server) drawHome(who models.SlackIdentity, id string) {
-	started := s.slack.work.TryGo(func() error {
+	started := s.slack.work.TryGo(s.recovered(func() {
 		ctx, cancel := context.WithTimeout(s.slack.working, slackWork)
 		defer cancel()
 		if err := s.publishHome(ctx, who); err != nil && ctx.Err() == nil {
 			s.log.Warn("an App Home was not drawn", "request_id", id, "error", err)
 		}
-		return nil
-	})
+	}))
 	if !started {
 		s.log.Warn("an App Home was not drawn", "request_id", id, "error", errSlackBusy)
 	}

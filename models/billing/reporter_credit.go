@@ -224,19 +224,15 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 		return false, false, err
 	}
 	having, lacking := fits(all, report, b, time.Time{})
-	if !having && !lacking {
-		// Stripe bills usage only from the time when the price was added to the subscription. Suppose that
-		// it was added after the minute of a report, and compare the quantity again. This needs reports that
-		// Stripe certainly counts.
-		for i := range all {
-			if all[i].State != models.ReportVerified && !isNear(&all[i], final) {
-				return false, false, nil
-			}
+	if !having && !lacking { // perhaps because the price was added later
+		since, err := r.client.itemAdded(ctx, &b.line)
+		switch {
+		case err != nil:
+			return false, false, err
+		case report.Minute.Before(since):
+			return false, true, nil
 		}
-		for i := range all {
-			has, lacks := fits(all, report, b, all[i].Minute.UTC().Add(time.Minute))
-			having, lacking = having || has, lacking || lacks
-		}
+		having, lacking = fits(all, report, b, since)
 	}
 	switch {
 	case having != lacking:
@@ -263,17 +259,43 @@ func sentAt(r *models.StripeReport) time.Time {
 	return r.CreatedAt // a restored database does not have the attempt
 }
 
-// isNear reports whether a report was sent so close to the time when an invoice became final that
-// the invoice may have it or not.
+// itemAdded returns when the item of an invoice line was added to its subscription: Stripe bills usage
+// only from then on. It is zero if the subscription does not have the item anymore.
+func (c *Client) itemAdded(ctx context.Context, line *models.StripeInvoiceLine) (time.Time, error) {
+	if line.StripeSubscriptionID == nil {
+		return time.Time{}, nil
+	}
+	s, err := c.subscription(ctx, *line.StripeSubscriptionID)
+	if err != nil {
+		return time.Time{}, err
+	}
+	for _, i := range s.Items.Data {
+		if i.Price != nil && i.Price.ID == line.StripePriceID {
+			return time.Unix(i.Created, 0).UTC(), nil
+		}
+	}
+	return time.Time{}, nil
+}
+
+// isNear reports whether Stripe may have counted a report close to the time when an invoice became
+// final, so that the invoice may have it or not. A report whose first answer was lost may have been
+// counted at any time until it was accepted.
 func isNear(r *models.StripeReport, final time.Time) bool {
-	return r.AcceptedAt == nil || sentAt(r).After(final.Add(-requestSettles)) && sentAt(r).Before(final.Add(requestSettles))
+	return r.AcceptedAt == nil || r.AcceptedAt.After(final.Add(-requestSettles)) && firstSentAt(r).Before(final.Add(requestSettles))
+}
+
+func firstSentAt(r *models.StripeReport) time.Time {
+	if r.FirstAttemptAt != nil {
+		return *r.FirstAttemptAt
+	}
+	return sentAt(r)
 }
 
 // fits compares the quantity of an invoice line with the reports in its period whose minute is since
 // or later. The line certainly has the reports that were sent well before the invoice became final.
 // Of those that were sent near that time, it has the first ones: assume that Stripe counted them in
-// the order in which they were sent. having and lacking are true if the quantity fits with or without
-// the report.
+// the order in which they were accepted, or first sent. having and lacking are true if the quantity
+// fits with or without the report.
 func fits(all []models.StripeReport, report *models.StripeReport, b *bill, since time.Time) (having, lacking bool) {
 	final := b.FinalizedAt.UTC()
 	var units int64
@@ -287,18 +309,19 @@ func fits(all []models.StripeReport, report *models.StripeReport, b *bill, since
 			units += other.Value
 		}
 	}
-	slices.SortFunc(near, func(a, b *models.StripeReport) int {
-		return cmp.Or(sentAt(a).Compare(sentAt(b)), strings.Compare(a.Identifier, b.Identifier))
-	})
 	certain := !isNear(report, final) && !report.Minute.Before(since)
-	place := slices.IndexFunc(near, func(c *models.StripeReport) bool { return c.ID == report.ID })
-	for i := range len(near) + 1 {
-		if i > 0 {
-			units += near[i-1].Value
-		}
-		if max(0, units) == b.line.Quantity {
-			has := certain || place >= 0 && i > place
-			having, lacking = having || has, lacking || !has
+	for _, sent := range []func(*models.StripeReport) time.Time{sentAt, firstSentAt} {
+		slices.SortFunc(near, func(a, b *models.StripeReport) int {
+			return cmp.Or(sent(a).Compare(sent(b)), strings.Compare(a.Identifier, b.Identifier))
+		})
+		counted, has := units, certain
+		for i := range len(near) + 1 {
+			if i > 0 {
+				counted, has = counted+near[i-1].Value, has || near[i-1].ID == report.ID
+			}
+			if max(0, counted) == b.line.Quantity {
+				having, lacking = having || has, lacking || !has
+			}
 		}
 	}
 	return having, lacking

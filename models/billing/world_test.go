@@ -265,6 +265,12 @@ func (w *world) waits() bool {
 			return true
 		}
 	}
+	unsealed, err := w.db.NewSelect().Model((*models.UsageVoid)(nil)).Where("state = ?", models.VoidWaiting).
+		Where("EXISTS (SELECT 1 FROM usage_events e WHERE e.user_id = usage_void.user_id AND e.id = event_id AND e.stripe_report_id IS NULL)").
+		Exists(w.ctx)
+	if w.must(err); unsealed {
+		return true
+	}
 	var reports []models.StripeReport
 	w.must(w.db.NewSelect().Model(&reports).Where(`id IN (SELECT e.stripe_report_id FROM usage_voids v
 		JOIN usage_events e ON e.user_id = v.user_id AND e.id = v.event_id WHERE v.state = ? AND v.stripe_report_id IS NULL)`,
@@ -279,6 +285,9 @@ func (w *world) hasFreeMinute(r models.StripeReport) bool {
 			continue
 		}
 		of := p.at(r.Minute.UTC())
+		if of.Start.IsZero() {
+			return true
+		}
 		first := of.Start.Add(time.Minute - 1).Truncate(time.Minute)
 		taken, err := w.db.NewSelect().Model((*models.StripeReport)(nil)).Where("stripe_customer_id = ? AND meter_event_name = ?", p.id,
 			r.MeterEventName).Where("minute >= ? AND minute < ?", of.Start, of.End).Count(w.ctx)

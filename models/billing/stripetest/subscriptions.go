@@ -39,6 +39,8 @@ type Item struct {
 	// billed.
 	since   time.Time
 	charged string
+	// created is when the item was added.
+	created time.Time
 }
 
 func (s *Stripe) subscriptionRoutes() []route {
@@ -131,12 +133,15 @@ func (s *Stripe) render(sub *Subscription, now time.Time) {
 		if item.ID == "" {
 			item.ID = s.newID("si")
 		}
+		if item.charged == "" {
+			item.created = now
+		}
 		if item.charged != item.Price {
 			item.charged, item.since = item.Price, now
 		}
 		price := s.needPrice(item.Price, sub.created.Unix())
 		o := object{
-			"id": item.ID, "object": "subscription_item", "created": sub.created.Unix(), "metadata": object{}, "price": price,
+			"id": item.ID, "object": "subscription_item", "created": item.created.Unix(), "metadata": object{}, "price": price,
 			"subscription": sub.ID,
 		}
 		if r, _ := price["recurring"].(object); r["usage_type"] != "metered" {
