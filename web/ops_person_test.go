@@ -217,7 +217,7 @@ func TestOperatorVoidsEvents(t *testing.T) {
 				says(t, "again", otto.get(list).main(), []string{"This event was already voided Nothing was changed."}, []string{"Event voided"})
 			}
 			if lines := f.audited("event.void"); len(lines) != 1 ||
-				lines[0] != "otto@example.com event.void 3 units, $0.00, of bob@example.com: sent <twice>" {
+				lines[0] != "otto@example.com event.void 3 suggestions of bob@example.com, with $0.00 of overage: sent <twice>" {
 				t.Errorf("the audit log has %q", lines)
 			}
 			says(t, "the list", otto.get(list).main(), []string{

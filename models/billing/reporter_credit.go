@@ -309,7 +309,7 @@ func fits(all []models.StripeReport, report *models.StripeReport, b *bill, since
 			units += other.Value
 		}
 	}
-	certain := !isNear(report, final) && !report.Minute.Before(since)
+	certain := !isNear(report, final) && sentAt(report).Before(final) && !report.Minute.Before(since)
 	for _, sent := range []func(*models.StripeReport) time.Time{sentAt, firstSentAt} {
 		slices.SortFunc(near, func(a, b *models.StripeReport) int {
 			return cmp.Or(sent(a).Compare(sent(b)), strings.Compare(a.Identifier, b.Identifier))

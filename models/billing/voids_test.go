@@ -240,6 +240,73 @@ func TestUsageBeforeAPriceWasAddedIsNotCredited(t *testing.T) {
 	})
 }
 
+// TestWhichReportsAnInvoiceHas: an invoice that became final at 1:00 has the reports that Stripe counted
+// before. Of those that were sent near that time, its quantity shows which ones it has.
+func TestWhichReportsAnInvoiceHas(t *testing.T) {
+	final := time.Date(2026, 12, 1, 1, 0, 0, 0, time.UTC)
+	type sent struct {
+		value           int64
+		first, accepted time.Duration // after the invoice became final
+	}
+	const hour = time.Hour
+	for name, c := range map[string]struct {
+		reports         []sent
+		quantity        int64
+		since           int // the number of reports before the price was added
+		having, lacking []bool
+	}{
+		"sent long before": {
+			[]sent{{2, -5 * hour, -5 * hour}, {3, -4 * hour, -4 * hour}}, 5, 0, []bool{true, true}, []bool{false, false},
+		},
+		"sent long after": {
+			[]sent{{2, -5 * hour, -5 * hour}, {3, 4 * hour, 4 * hour}}, 2, 0, []bool{true, false}, []bool{false, true},
+		},
+		"one of two near ones": {
+			[]sent{{2, -time.Minute, -time.Minute}, {3, time.Minute, time.Minute}}, 2, 0, []bool{true, false}, []bool{false, true},
+		},
+		"a lost answer": {
+			[]sent{{2, -5 * hour, -5 * hour}, {3, -hour / 2, 3 * hour}}, 5, 0, []bool{true, true}, []bool{false, false},
+		},
+		"counted at a retry": {
+			[]sent{{2, -5 * hour, -5 * hour}, {3, -hour / 2, 3 * hour}}, 2, 0, []bool{true, false}, []bool{false, true},
+		},
+		"a lost answer, and a later report": {
+			[]sent{{2, -hour / 2, 3 * hour}, {3, hour / 4, hour / 4}}, 2, 0, []bool{true, false}, []bool{false, true},
+		},
+		"dropped by Stripe": {
+			[]sent{{1, -5 * hour, -5 * hour}, {2, -time.Minute, -time.Minute}}, 5, 0, []bool{false, false}, []bool{false, false},
+		},
+		"before the price": {
+			[]sent{{2, -5 * hour, -5 * hour}, {3, -4 * hour, -4 * hour}}, 3, 1, []bool{false, true}, []bool{true, false},
+		},
+		"a negative total": {
+			[]sent{{2, -5 * hour, -5 * hour}, {-3, -4 * hour, -4 * hour}}, 0, 0, []bool{true, true}, []bool{false, false},
+		},
+		"taken back near the end": {
+			[]sent{{2, -5 * hour, -5 * hour}, {2, -2, -2}, {-2, -1, -1}}, 2, 0, []bool{true, true, true}, []bool{false, true, true},
+		},
+	} {
+		b := &bill{StripeInvoice: models.StripeInvoice{FinalizedAt: &final}, line: models.StripeInvoiceLine{Quantity: c.quantity}}
+		all := make([]models.StripeReport, len(c.reports))
+		for i, r := range c.reports {
+			first, accepted := final.Add(r.first), final.Add(r.accepted)
+			all[i] = models.StripeReport{
+				ID: uuid.New(), Identifier: fmt.Sprint(i), Value: r.value, Minute: final.Add(time.Duration(i-600) * time.Minute),
+				FirstAttemptAt: &first, AcceptedAt: &accepted,
+			}
+		}
+		since := time.Time{}
+		if c.since > 0 {
+			since = all[c.since].Minute
+		}
+		for i := range all {
+			if having, lacking := fits(all, &all[i], b, since); having != c.having[i] || lacking != c.lacking[i] {
+				t.Errorf("%s, report %d: with it %t, without it %t, want %t and %t", name, i, having, lacking, c.having[i], c.lacking[i])
+			}
+		}
+	}
+}
+
 // invoice returns the draft of the period, which it makes if there is none.
 func (v *voidFixture) invoice() string {
 	v.t.Helper()

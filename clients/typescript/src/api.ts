@@ -352,7 +352,7 @@ export interface paths {
         put?: never;
         /**
          * Reverse an event
-         * @description Subtracts the event's units and overage from the billing period in which the event counts. Other decisions do not change. Identify the event by `hold_id`, or by `idempotency_key` and the person. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. A repeated call gets the first answer. If the event is already in a report to Stripe, the API key also needs the scope `manage`. Needs a key with the scope `consume`.
+         * @description Subtracts the event's units and overage from the billing period in which the event counts. Other events do not change: overage that was recorded after this event stays overage. Identify the event by `hold_id`, or by `idempotency_key` and the person. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. A repeated call gets the first answer. If the event is already in a report to Stripe, the API key also needs the scope `manage`. Needs a key with the scope `consume`.
          */
         post: operations["void"];
         delete?: never;
