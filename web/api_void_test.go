@@ -29,7 +29,8 @@ func TestVoid(t *testing.T) {
 		voided["replayed"] = true
 		f.post("/v1/void", strings.Replace(body, "twice", "again", 1)).want(t, 200, voided)
 		f.post("/v1/consume", consume).want(t, 200, map[string]any{"used": 3, "replayed": true, "event_id": id})
-		if lines := f.audited("event.void"); len(lines) != 1 || !strings.Contains(lines[0], "3 suggestions of ada@example.com, with $0.00 of overage: sent twice") {
+		if lines := f.audited("event.void"); len(lines) != 1 ||
+			!strings.Contains(lines[0], "3 suggestions of ada@example.com, with $0.00 of overage: sent twice") {
 			t.Errorf("the audit log has %q", lines)
 		}
 

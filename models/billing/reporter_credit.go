@@ -91,9 +91,7 @@ func (r *Reporter) resolveVoid(ctx context.Context, v *models.UsageVoid, read re
 	}
 	switch {
 	case !counted && r.isUnread(report):
-		text := errUnread(report).Error()
-		_, err := r.db.NewUpdate().Model(v).Set("last_error = ?", text).WherePK().Where("state = ?", models.VoidWaiting).Exec(ctx)
-		return err
+		return r.setLastError(ctx, v, errUnread(report))
 	case !counted:
 		return nil
 	}
@@ -116,6 +114,9 @@ func (r *Reporter) resolveVoid(ctx context.Context, v *models.UsageVoid, read re
 		return nil
 	}
 	billed, known, err := r.isBilled(ctx, report, bill)
+	if errors.Is(err, errUnclear) {
+		return r.setLastError(ctx, v, err)
+	}
 	if err != nil || !known {
 		return err
 	}
@@ -132,6 +133,12 @@ func (r *Reporter) resolveVoid(ctx context.Context, v *models.UsageVoid, read re
 		return endVoid(ctx, r.db, v, models.VoidNotBilled, nil)
 	}
 	return r.credit(ctx, v, bill)
+}
+
+// setLastError stores why a void waits, for the operator.
+func (r *Reporter) setLastError(ctx context.Context, v *models.UsageVoid, reason error) error {
+	_, err := r.db.NewUpdate().Model(v).Set("last_error = ?", reason.Error()).WherePK().Where("state = ?", models.VoidWaiting).Exec(ctx)
+	return err
 }
 
 // credit takes back a void with a credit note.
@@ -225,7 +232,7 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 	}
 	having, lacking := fits(all, report, b, time.Time{})
 	if !having && !lacking { // perhaps because the price was added later
-		since, err := r.client.itemAdded(ctx, &b.line)
+		since, err := r.itemAdded(ctx, &b.line)
 		switch {
 		case err != nil:
 			return false, false, err
@@ -233,6 +240,16 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 			return false, true, nil
 		}
 		having, lacking = fits(all, report, b, since)
+	}
+	if isNear(report, final) && report.AcceptedAt != nil && report.AcceptedAt.After(final.Add(requestSettles)) {
+		// Its first answer was lost, so only the quantity shows it. Wait until it is known what Stripe
+		// counted of the other reports.
+		open, err := r.db.NewSelect().Model((*models.StripeReport)(nil)).Where("stripe_customer_id = ? AND meter_event_name = ?",
+			report.StripeCustomerID, report.MeterEventName).Where("minute >= ? AND minute < ?", b.line.PeriodStart, b.line.PeriodEnd).
+			Where("state IN (?, ?) AND first_attempt_at < ?", models.ReportUnknown, models.ReportAccepted, final.Add(requestSettles)).Exists(ctx)
+		if err != nil || open {
+			return false, false, err
+		}
 	}
 	switch {
 	case having != lacking:
@@ -245,8 +262,11 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 		return report.AcceptedAt == nil && report.FirstAttemptAt == nil || sentAt(report).Before(final), true, nil
 	}
 	r.log.Error("a voided event may be on an invoice: credit it in Stripe if the invoice has it", "invoice", b.ID, "report", report.Identifier)
-	return false, false, nil
+	return false, false, errUnclear
 }
+
+// errUnclear means that the quantity on an invoice does not show whether it has a report.
+var errUnclear = errors.New("the invoice's quantity does not show whether it has this usage: if it does, credit it in Stripe")
 
 // sentAt returns when a report was sent.
 func sentAt(r *models.StripeReport) time.Time {
@@ -260,21 +280,28 @@ func sentAt(r *models.StripeReport) time.Time {
 }
 
 // itemAdded returns when the item of an invoice line was added to its subscription: Stripe bills usage
-// only from then on. It is zero if the subscription does not have the item anymore.
-func (c *Client) itemAdded(ctx context.Context, line *models.StripeInvoiceLine) (time.Time, error) {
+// only from then on. It is zero if the subscription does not have the item anymore. An item that was
+// added after the line's period is another one.
+func (r *Reporter) itemAdded(ctx context.Context, line *models.StripeInvoiceLine) (added time.Time, err error) {
 	if line.StripeSubscriptionID == nil {
-		return time.Time{}, nil
+		return added, nil
 	}
-	s, err := c.subscription(ctx, *line.StripeSubscriptionID)
-	if err != nil {
-		return time.Time{}, err
+	if err := r.limit.wait(ctx); err != nil {
+		return added, err
+	}
+	s, err := r.client.subscription(ctx, *line.StripeSubscriptionID)
+	if err != nil || s.Items == nil {
+		if isMissing(err) {
+			err = nil
+		}
+		return added, err
 	}
 	for _, i := range s.Items.Data {
-		if i.Price != nil && i.Price.ID == line.StripePriceID {
-			return time.Unix(i.Created, 0).UTC(), nil
+		if at := time.Unix(i.Created, 0).UTC(); i.Price != nil && i.Price.ID == line.StripePriceID && at.Before(line.PeriodEnd) {
+			return at, nil
 		}
 	}
-	return time.Time{}, nil
+	return added, nil
 }
 
 // isNear reports whether Stripe may have counted a report close to the time when an invoice became
@@ -294,8 +321,8 @@ func firstSentAt(r *models.StripeReport) time.Time {
 // fits compares the quantity of an invoice line with the reports in its period whose minute is since
 // or later. The line certainly has the reports that were sent well before the invoice became final.
 // Of those that were sent near that time, it has the first ones: assume that Stripe counted them in
-// the order in which they were accepted, or first sent. having and lacking are true if the quantity
-// fits with or without the report.
+// the order in which they were accepted or, if the quantity does not fit, in which they were first
+// sent. having and lacking are true if the quantity fits with or without the report.
 func fits(all []models.StripeReport, report *models.StripeReport, b *bill, since time.Time) (having, lacking bool) {
 	final := b.FinalizedAt.UTC()
 	var units int64
@@ -322,6 +349,9 @@ func fits(all []models.StripeReport, report *models.StripeReport, b *bill, since
 			if max(0, counted) == b.line.Quantity {
 				having, lacking = having || has, lacking || !has
 			}
+		}
+		if having || lacking {
+			break // two explanations may exclude each other
 		}
 	}
 	return having, lacking

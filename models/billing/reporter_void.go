@@ -2,6 +2,7 @@ package billing
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -170,6 +171,9 @@ func (r *Reporter) isTakenBack(ctx context.Context, negative *models.StripeRepor
 		return nil, err
 	}
 	back, known, err := r.isBilled(ctx, negative, bill)
+	if errors.Is(err, errUnclear) {
+		return nil, nil
+	}
 	if err != nil || !known {
 		return nil, err
 	}

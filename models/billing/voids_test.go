@@ -273,6 +273,9 @@ func TestWhichReportsAnInvoiceHas(t *testing.T) {
 		"a lost answer, and a later report": {
 			[]sent{{2, -hour / 2, 3 * hour}, {3, hour / 4, hour / 4}}, 2, 0, []bool{true, false}, []bool{false, true},
 		},
+		"a lost answer, and an equal report": {
+			[]sent{{5, -hour / 2, -time.Minute}, {5, -hour / 4, -hour / 4}}, 5, 0, []bool{false, true}, []bool{true, false},
+		},
 		"dropped by Stripe": {
 			[]sent{{1, -5 * hour, -5 * hour}, {2, -time.Minute, -time.Minute}}, 5, 0, []bool{false, false}, []bool{false, false},
 		},
