@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "Each row is a reason. It counts the people who were refused for that reason in the last 24 hours, with all " +
-	"their refusals for it in the billing period. The numbers are approximate."
+const refusalsCounted = "Each row is a reason, for the people who were refused for it in the last 24 hours. The number has all their " +
+	"refusals for that reason in the billing period. The numbers are approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

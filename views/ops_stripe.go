@@ -41,7 +41,7 @@ type OpsStripe struct {
 	ComparedAt *time.Time
 	// Failures are the reports that need attention, most units first.
 	Failures []models.StripeReport
-	// Voids are those for which Stripe refused the credit note, oldest first.
+	// Voids are those that wait for a credit note because of an error, oldest first.
 	Voids []models.FailedVoid
 	// Blocked are the customers whose reports wait for an operator. Problems are the customers whose
 	// subscriptions need attention.

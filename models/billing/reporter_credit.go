@@ -114,7 +114,7 @@ func (r *Reporter) resolveVoid(ctx context.Context, v *models.UsageVoid, read re
 		return nil
 	}
 	billed, known, err := r.isBilled(ctx, report, bill)
-	if errors.Is(err, errUnclear) {
+	if errors.Is(err, errUnclear) || errors.Is(err, errOtherCurrency) {
 		return r.setLastError(ctx, v, err)
 	}
 	if err != nil || !known {
@@ -210,15 +210,16 @@ func (r *Reporter) billOf(ctx context.Context, report *models.StripeReport) (*bi
 	return found, nil
 }
 
-// isBilled reports whether an invoice bills a report. known is false if its quantity does not say
-// so, because the report was sent within an hour of the time when the invoice became final.
+// isBilled reports whether an invoice bills a report. known is false while the report's first answer
+// was lost and Stripe may still count other reports of the invoice. The error is errUnclear or
+// errOtherCurrency if the operator must decide.
 func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b *bill) (billed, known bool, err error) {
 	if b.missing || b.Status == models.InvoiceVoid || b.Status == models.InvoiceUncollectible {
 		return false, true, nil
 	}
 	if !strings.EqualFold(b.line.Currency, r.catalogue.Currency) {
 		r.log.Error("a voided event is on an invoice in another currency: credit it in Stripe", "invoice", b.ID, "report", report.Identifier)
-		return false, false, nil
+		return false, false, errOtherCurrency
 	}
 	final := b.FinalizedAt.UTC()
 	if !isNear(report, final) && !sentAt(report).Before(final) {
@@ -267,6 +268,9 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 
 // errUnclear means that the quantity on an invoice does not show whether it has a report.
 var errUnclear = errors.New("the invoice's quantity does not show whether it has this usage: if it does, credit it in Stripe")
+
+// errOtherCurrency means that an invoice is in another currency than the plans.
+var errOtherCurrency = errors.New("the invoice is in another currency than the plans: credit the usage in Stripe")
 
 // sentAt returns when a report was sent.
 func sentAt(r *models.StripeReport) time.Time {

@@ -418,26 +418,28 @@ func TestVoidsNearTheInvoice(t *testing.T) {
 		v.now = v.now.Add(time.Minute)
 		v.finalize(invoice)
 		v.void("just before")
-		quantity := func(units int64, state models.VoidState) {
+		quantity := func(units int64, currency string, state models.VoidState, reason string) {
 			t.Helper()
-			_, err := v.db.NewUpdate().Model((*models.StripeInvoiceLine)(nil)).Set("quantity = ?", units).Where("quantity > 0").Exec(v.ctx)
+			_, err := v.db.NewUpdate().Model((*models.StripeInvoiceLine)(nil)).Set("quantity = ?, currency = ?", units, currency).
+				Where("quantity > 0").Exec(v.ctx)
 			v.must(err)
 			_, err = v.db.NewUpdate().Model((*models.UsageVoid)(nil)).Set("state = ?, next_attempt_at = ?", models.VoidWaiting, v.now).
 				Where("1 = 1").Exec(v.ctx)
 			v.must(err)
 			v.must(v.resolveVoids(v.ctx))
-			var got models.VoidState
-			v.must(v.db.NewSelect().Model((*models.UsageVoid)(nil)).Column("state").Scan(v.ctx, &got))
-			if got != state {
-				t.Errorf("with %d units on the invoice, the void is %s, want %s", units, got, state)
+			var got models.UsageVoid
+			v.must(v.db.NewSelect().Model(&got).Scan(v.ctx))
+			if why := text(got.LastError); got.State != state || why != reason {
+				t.Errorf("with %d units in %s on the invoice, the void is %s (%s), want %s (%s)", units, currency, got.State, why, state, reason)
 			}
 		}
-		quantity(9, models.VoidWaiting)
-		quantity(7, models.VoidNotBilled)
+		quantity(9, "usd", models.VoidWaiting, errUnclear.Error())
+		quantity(12, "eur", models.VoidWaiting, errOtherCurrency.Error())
+		quantity(7, "usd", models.VoidNotBilled, "none")
 		if notes := v.stripe.CreditNotes(); len(notes) > 0 {
 			t.Errorf("credit notes %+v for units that are on no invoice", notes)
 		}
-		quantity(12, models.VoidCredited)
+		quantity(12, "usd", models.VoidCredited, "none")
 		v.wantCredits("open $1.50")
 
 		// Two hours later, the invoice certainly lacks the units.
