@@ -92,7 +92,7 @@ func (db *DB) openSQLite(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	db.connector = &sqliteConnector{Connector: base, file: db.file}
+	db.connector = &sqliteConnector{Connector: base, file: db.file, turns: newWriteTurns()}
 	std := db.SQLitePool()
 	std.SetMaxOpenConns(8)
 	std.SetMaxIdleConns(8)
@@ -137,7 +137,8 @@ func (db *DB) keep(ctx context.Context) (err error) {
 // sqliteConnector opens connections to one file and to no other.
 type sqliteConnector struct {
 	driver.Connector
-	file *sqliteFile
+	file  *sqliteFile
+	turns writeTurns
 }
 
 // Connect checks the file before SQLite opens it, so that it changes nothing in another file, and
@@ -153,11 +154,11 @@ func (c *sqliteConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err := c.file.check(); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	hooks, ok := conn.(sqlite.HookRegisterer)
+	whole, ok := conn.(sqliteConn)
 	if !ok {
 		return nil, errors.Join(errors.New("the SQLite driver has no commit hooks"), conn.Close())
 	}
-	hooks.RegisterCommitHook(func() int32 {
+	whole.RegisterCommitHook(func() int32 {
 		// Code that answers after a commit checks again. This check prevents all other writes to a
 		// file that is gone.
 		if c.file.checkWithin(fileCheckAge) != nil {
@@ -165,7 +166,7 @@ func (c *sqliteConnector) Connect(ctx context.Context) (driver.Conn, error) {
 		}
 		return 0
 	})
-	return conn, nil
+	return &turnConn{sqliteConn: whole, turns: c.turns}, nil
 }
 
 // createSQLite creates the file if it is missing, readable only by its owner. SQLite gives the -wal
