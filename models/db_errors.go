@@ -98,8 +98,11 @@ func sqliteCode(err error) int { return sqliteFullCode(err) & 0xff }
 
 func sqliteFullCode(err error) int {
 	var e *sqlite.Error
-	if errors.As(err, &e) {
+	switch {
+	case errors.As(err, &e):
 		return e.Code()
+	case errors.Is(err, errNoTurn):
+		return sqliteBusy
 	}
 	return 0
 }

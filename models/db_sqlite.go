@@ -21,6 +21,13 @@ import (
 // sqliteStart is how long a start waits for a lock of another program on the file.
 const sqliteStart = 10 * time.Second
 
+// logPages is the size of the write-ahead log in pages (96 MiB) from which on SQLite itself tries a
+// checkpoint in each commit. Tollgate makes a checkpoint earlier, after a commit (turnConn and the
+// gate), but readers can keep the log from being reset. The log is this large because each random
+// idempotency key changes another page of its index: with few checkpoints, each page is written to
+// the file less often. Committed data is in the log on disk either way.
+const logPages = 24576
+
 // sqlitePath returns the absolute path of a "sqlite:FILE" address.
 func sqlitePath(address string) (string, error) {
 	file, uri := strings.CutPrefix(strings.TrimPrefix(address, "sqlite:"), "file:")
@@ -63,12 +70,9 @@ func sqliteDSN(path string) string {
 		"_synchronous":  {"FULL"},
 		"_foreign_keys": {"1"},
 		"_txlock":       {"immediate"},
-		// Each random idempotency key changes a different page of its index. With a checkpoint
-		// every 64 MiB instead of every 4 MiB, each page is written to the file less often.
-		// Committed data is in the log on disk either way.
-		"_pragma":      {"wal_autocheckpoint(16384)"},
-		"_time_format": {"sqlite"},
-		"_timezone":    {"UTC"},
+		"_pragma":       {fmt.Sprintf("wal_autocheckpoint(%d)", logPages)},
+		"_time_format":  {"sqlite"},
+		"_timezone":     {"UTC"},
 	}
 	u := url.URL{Scheme: "file", Path: filepath.ToSlash(path), RawQuery: set.Encode()}
 	return u.String()
@@ -138,7 +142,7 @@ func (db *DB) keep(ctx context.Context) (err error) {
 type sqliteConnector struct {
 	driver.Connector
 	file  *sqliteFile
-	turns writeTurns
+	turns *writeTurns
 }
 
 // Connect checks the file before SQLite opens it, so that it changes nothing in another file, and
@@ -156,7 +160,7 @@ func (c *sqliteConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	whole, ok := conn.(sqliteConn)
 	if !ok {
-		return nil, errors.Join(errors.New("the SQLite driver has no commit hooks"), conn.Close())
+		return nil, errors.Join(errors.New("the SQLite driver lacks an interface"), conn.Close())
 	}
 	whole.RegisterCommitHook(func() int32 {
 		// Code that answers after a commit checks again. This check prevents all other writes to a

@@ -21,7 +21,7 @@ func TestSQLiteSettings(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "5000",
-		"wal_autocheckpoint": "16384"} {
+		"wal_autocheckpoint": "24576"} {
 		var got string
 		if err := db.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
 			t.Errorf("%s is %s, %v; want %s", pragma, got, err, want)

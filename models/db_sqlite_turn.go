@@ -3,44 +3,43 @@ package models
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"modernc.org/sqlite"
 )
 
-// turnWait is how long a writer waits for its turn. After that, it tries without one, so that a
-// write that is started inside another transaction fails as it would without turns.
+// turnWait is how long a writer waits for its turn: as long as SQLite waits for its lock.
 const turnWait = 5 * time.Second
+
+// errNoTurn means that a writer waited too long. IsRetryable and IsUnavailable are true, as for
+// SQLite's own lock.
+var errNoTurn = errors.New("database is locked: other writes of this process take too long")
 
 // writeTurns lets the connections of one process write in the order in which they asked. SQLite has
 // no such order: a connection that finds the write lock taken tries again after up to 100 ms, while
 // others that come later take the lock in between. A busy process could keep a writer waiting until
 // it gave up (TestWritersTakeTurns). The lock itself stays SQLite's, for other processes.
-type writeTurns chan struct{}
-
-func newWriteTurns() writeTurns { return make(writeTurns, 1) }
-
-// take waits for the turn, and returns whether the caller has it and must give it back.
-func (t writeTurns) take(ctx context.Context) (bool, error) {
-	select {
-	case t <- struct{}{}:
-		return true, nil
-	default:
-	}
-	timer := time.NewTimer(turnWait)
-	defer timer.Stop()
-	select {
-	case t <- struct{}{}: // Go serves senders in the order in which they came
-		return true, nil
-	case <-ctx.Done():
-		return false, ctx.Err()
-	case <-timer.C:
-		return false, nil
-	}
+//
+// Both channels have room for one. Go serves waiting senders in the order in which they came.
+type writeTurns struct {
+	// turn is held while a connection writes.
+	turn chan struct{}
+	// lane is also held by all connections but the gate's, so that at most one of them waits for a
+	// turn beside the gate, and an answer waits for at most one other write.
+	lane chan struct{}
+	// rows is how many rows were written since the last checkpoint.
+	rows atomic.Int64
 }
 
-func (t writeTurns) giveBack() { <-t }
+// rowsToCheckpoint rows change fewer pages than logPages, even if each of them changes five.
+const rowsToCheckpoint = 4096
+
+func newWriteTurns() *writeTurns {
+	return &writeTurns{turn: make(chan struct{}, 1), lane: make(chan struct{}, 1)}
+}
 
 // sqliteConn is what the driver's connections can do.
 type sqliteConn interface {
@@ -55,31 +54,64 @@ type sqliteConn interface {
 	sqlite.HookRegisterer
 }
 
-// turnConn takes a turn for each transaction that writes and for each single write with Exec.
+// turnConn takes a turn for each transaction that writes, and for each statement that writes outside
+// of one. Prepared statements take none: the gate executes them in its transactions.
 type turnConn struct {
 	sqliteConn
-	turns   writeTurns
-	hasTurn bool
-	inTx    bool
+	turns *writeTurns
+	// held are the channels that the connection holds.
+	held []chan struct{}
+	inTx bool
+	// rows is how many rows the transaction has written.
+	rows int64
 }
 
-func (c *turnConn) take(ctx context.Context) (err error) {
-	c.hasTurn, err = c.turns.take(ctx)
-	return err
+// take waits for the turn.
+func (c *turnConn) take(ctx context.Context, channels ...chan struct{}) error {
+	if len(c.held) > 0 {
+		return nil
+	}
+	timer := time.NewTimer(turnWait)
+	defer timer.Stop()
+	for _, channel := range channels {
+		select {
+		case channel <- struct{}{}:
+			c.held = append(c.held, channel)
+			continue
+		case <-ctx.Done():
+			c.end()
+			return ctx.Err()
+		case <-timer.C:
+			c.end()
+			return errNoTurn
+		}
+	}
+	return nil
 }
 
+// end gives the turn back.
 func (c *turnConn) end() {
-	c.inTx = false
-	if c.hasTurn {
-		c.hasTurn = false
-		c.turns.giveBack()
+	for _, channel := range c.held {
+		<-channel
+	}
+	c.held, c.inTx, c.rows = c.held[:0], false, 0
+}
+
+// wrote gives the turn back after a commit, and copies the write-ahead log into the file if it has
+// grown. SQLite itself would do so within the commit, and everyone would wait for the disk.
+func (c *turnConn) wrote() {
+	rows := c.turns.rows.Add(c.rows)
+	c.end()
+	if rows >= rowsToCheckpoint && c.turns.rows.CompareAndSwap(rows, 0) {
+		// An error loses nothing: the log stays and grows.
+		_, _ = c.sqliteConn.ExecContext(context.Background(), "PRAGMA wal_checkpoint(PASSIVE)", nil)
 	}
 }
 
 // BeginTx implements driver.ConnBeginTx.
 func (c *turnConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
 	if !opts.ReadOnly {
-		if err := c.take(ctx); err != nil {
+		if err := c.take(ctx, c.turns.lane, c.turns.turn); err != nil {
 			return nil, err
 		}
 	}
@@ -99,7 +131,7 @@ type turnTx struct {
 
 // Commit implements driver.Tx.
 func (t *turnTx) Commit() error {
-	defer t.conn.end()
+	defer t.conn.wrote()
 	return t.Tx.Commit()
 }
 
@@ -111,13 +143,11 @@ func (t *turnTx) Rollback() error {
 
 // ExecContext implements driver.ExecerContext. The gate begins and ends its transactions with it.
 func (c *turnConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	verb, _, _ := strings.Cut(query, " ")
 	switch {
-	case verb == "COMMIT" || verb == "ROLLBACK":
+	case query == "COMMIT" || query == "ROLLBACK":
 		defer c.end()
-	case c.inTx:
-	case verb == "BEGIN":
-		if err := c.take(ctx); err != nil {
+	case query == "BEGIN IMMEDIATE":
+		if err := c.take(ctx, c.turns.turn); err != nil {
 			return nil, err
 		}
 		result, err := c.sqliteConn.ExecContext(ctx, query, args)
@@ -125,13 +155,53 @@ func (c *turnConn) ExecContext(ctx context.Context, query string, args []driver.
 			c.end()
 		}
 		return result, err
-	case verb == "INSERT" || verb == "UPDATE" || verb == "DELETE" || verb == "WITH":
-		if err := c.take(ctx); err != nil {
+	case !c.inTx && writes(query):
+		if err := c.take(ctx, c.turns.lane, c.turns.turn); err != nil {
 			return nil, err
 		}
-		defer c.end()
+		defer c.wrote()
 	}
-	return c.sqliteConn.ExecContext(ctx, query, args)
+	result, err := c.sqliteConn.ExecContext(ctx, query, args)
+	if err == nil && len(c.held) > 0 {
+		rows, _ := result.RowsAffected() // the driver returns no error
+		c.rows += rows
+	}
+	return result, err
+}
+
+// QueryContext implements driver.QueryerContext. A statement with RETURNING is committed when its
+// rows are closed.
+func (c *turnConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if c.inTx || !writes(query) {
+		return c.sqliteConn.QueryContext(ctx, query, args)
+	}
+	if err := c.take(ctx, c.turns.lane, c.turns.turn); err != nil {
+		return nil, err
+	}
+	rows, err := c.sqliteConn.QueryContext(ctx, query, args)
+	if err != nil {
+		c.end()
+		return nil, err
+	}
+	return &turnRows{Rows: rows, conn: c}, nil
+}
+
+type turnRows struct {
+	driver.Rows
+	conn *turnConn
+}
+
+// Close implements driver.Rows.
+func (r *turnRows) Close() error {
+	defer r.conn.wrote()
+	return r.Rows.Close()
+}
+
+// writes reports whether a statement writes, as far as bun and the code of this module write such
+// statements. A WITH that returns rows is a SELECT.
+func writes(query string) bool {
+	verb, _, _ := strings.Cut(query, " ")
+	return verb == "INSERT" || verb == "UPDATE" || verb == "DELETE"
 }
 
 // Close implements driver.Conn.

@@ -64,8 +64,7 @@ func openSQLite(ctx context.Context, db *models.DB) (l *lite, err error) {
 	}
 	// The gate uses pages in all parts of the index of idempotency keys, more than fit in SQLite's
 	// default cache of 2 MiB.
-	settings := fmt.Sprintf("PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = %d", logMost)
-	if _, err := l.conn.ExecContext(ctx, settings); err != nil {
+	if _, err := l.conn.ExecContext(ctx, "PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY"); err != nil {
 		return nil, errors.Join(err, l.db.Close())
 	}
 	if l.version, err = l.conn.PrepareContext(ctx, "PRAGMA data_version"); err != nil {
@@ -429,15 +428,8 @@ type liteLog struct {
 	done chan struct{} // gets a token when that checkpoint has ended
 }
 
-const (
-	// logRows is how many rows are written between two checkpoints. They are at most about 64 MiB
-	// of log.
-	logRows = 16384
-	// logMost is the size of the log in pages (96 MiB) from which on SQLite itself tries a
-	// checkpoint in each commit. The log can grow so large because readers keep it from being
-	// reset.
-	logMost = 24576
-)
+// logRows is how many rows are written between two checkpoints. They are at most about 64 MiB of log.
+const logRows = 16384
 
 // checkpoint copies the pages of the write-ahead log into the database file. That is mostly waiting
 // for the disk, so another connection does it while the gate continues. The log is reset only when
