@@ -134,15 +134,14 @@ func TestATurnIsGivenBack(t *testing.T) {
 			})
 		},
 		"rows that are read": func(conn *sql.Conn) error {
-			var deleted []int
 			rows, err := conn.QueryContext(t.Context(), "DELETE FROM turns WHERE writer = 3 RETURNING writer")
 			if err != nil {
 				return err
 			}
+			defer rows.Close()
 			for rows.Next() {
-				deleted = append(deleted, 0)
 			}
-			return errors.Join(rows.Err(), rows.Close())
+			return rows.Err()
 		},
 		"a query that fails": func(conn *sql.Conn) error {
 			return conn.QueryRowContext(t.Context(), again+" RETURNING writer").Scan(new(int))
@@ -233,7 +232,7 @@ func TestTheGateWaitsForOneWrite(t *testing.T) {
 	for range 5 {
 		others.Go(func() {
 			for ctx.Err() == nil {
-				err := db.InTx(t.Context(), func(ctx context.Context, tx bun.Tx) error {
+				err := db.InTx(t.Context(), func(context.Context, bun.Tx) error {
 					time.Sleep(held)
 					return nil
 				})
