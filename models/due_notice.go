@@ -92,15 +92,18 @@ const (
 // Overage and Included are in units, and prices are in cents. Facts that a kind does not need are
 // zero.
 type NoticeFacts struct {
-	Plan                   PlanID    `json:"plan,omitempty"`
-	PeriodEnd              time.Time `json:"period_end,omitzero"`
-	Used                   int64     `json:"used,omitempty"`
-	Overage                int64     `json:"overage,omitempty"`
-	OverageCents           int64     `json:"overage_cents,omitempty"`
-	Included               int64     `json:"included,omitempty"`
-	OverageRateCents       int64     `json:"overage_rate_cents,omitempty"`
-	SpendLimitCents        *int64    `json:"spend_limit_cents,omitempty"`
-	MemberLimit            *int64    `json:"member_limit,omitempty"`
+	Plan             PlanID    `json:"plan,omitempty"`
+	PeriodEnd        time.Time `json:"period_end,omitzero"`
+	Used             int64     `json:"used,omitempty"`
+	Overage          int64     `json:"overage,omitempty"`
+	OverageCents     int64     `json:"overage_cents,omitempty"`
+	Included         int64     `json:"included,omitempty"`
+	OverageRateCents int64     `json:"overage_rate_cents,omitempty"`
+	SpendLimitCents  *int64    `json:"spend_limit_cents,omitempty"`
+	MemberLimit      *int64    `json:"member_limit,omitempty"`
+	// NextRefusal is PaymentPastDue or OrganizationSpendLimitReached if one more unit would be refused
+	// for that reason. The other facts show all other reasons.
+	NextRefusal            Reason    `json:"next_refusal,omitempty"`
 	OrganizationSpendCents int64     `json:"organization_spend_cents,omitempty"`
 	OrganizationLimitCents *int64    `json:"organization_limit_cents,omitempty"`
 	TrialEnd               time.Time `json:"trial_end,omitzero"`
@@ -175,10 +178,14 @@ func (s Standing) WithoutHolds() Standing {
 }
 
 func factsOf(s *Standing) NoticeFacts {
-	return NoticeFacts{
+	f := NoticeFacts{
 		Plan: s.Plan, PeriodEnd: s.Period.End, Used: s.Used, Overage: s.Overage, OverageCents: s.OverageCents, Included: s.Included,
 		OverageRateCents: s.OverageRateCents, SpendLimitCents: s.SpendLimitCents, MemberLimit: s.MemberLimit,
 	}
+	if next := s.nextRefusal(); next == PaymentPastDue || next == OrganizationSpendLimitReached {
+		f.NextRefusal = next
+	}
+	return f
 }
 
 // AddNotices stores notices. A notice that is already stored stays as it is.

@@ -50,3 +50,29 @@ func TestCrossedShortcut(t *testing.T) {
 		t.Fatal("nothing was crossed")
 	}
 }
+
+// TestCrossedSaysWhyExtraUnitsArePaused uses the last included unit while a payment is past due, or
+// while the organization's spend limit is reached. The text of the notice needs the reason.
+func TestCrossedSaysWhyExtraUnitsArePaused(t *testing.T) {
+	limit := func(cents int64) OrganizationSpend { return OrganizationSpend{Cents: 90, LimitCents: &cents} }
+	for _, test := range []struct {
+		standing Standing
+		want     Reason
+	}{
+		{Standing{}, ""},
+		{Standing{PastDue: true}, PaymentPastDue},
+		{Standing{Organization: limit(100)}, OrganizationSpendLimitReached},
+		{Standing{Organization: limit(120)}, ""},
+		{Standing{MemberLimit: new(int64)}, ""},
+	} {
+		before := test.standing
+		before.Used, before.Included, before.OverageRateCents = 4, 5, 30
+		after := before
+		after.Used = 5
+		for _, n := range Crossed(&before, &after, 1, time.Now()) {
+			if n.Facts.NextRefusal != test.want {
+				t.Errorf("the notice %s of %+v says %q, want %q", n.Kind, test.standing, n.Facts.NextRefusal, test.want)
+			}
+		}
+	}
+}

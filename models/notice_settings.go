@@ -131,6 +131,10 @@ const (
 	inNoOrganization = "the person is in no organization anymore"
 )
 
+// HasAddress reports whether the person's label is an address. If their address belongs to another
+// person, it is a placeholder.
+func (r *NoticeRecipient) HasAddress() bool { return !isPlaceholder(r.Email) }
+
 // Refuses says why the person does not get a notice through a channel; empty if they do. team is the
 // Slack team of the bot token; empty if it is not known yet.
 func (r *NoticeRecipient) Refuses(n *DueNotice, channel NoticeChannel, team string) string {
@@ -149,7 +153,7 @@ func (r *NoticeRecipient) Refuses(n *DueNotice, channel NoticeChannel, team stri
 		return notInSlack
 	case channel == ChannelSlack && r.Slack != nil && !*r.Slack:
 		return slackTurnedOff
-	case channel == ChannelMail && (r.EmailVerifiedAt == nil || isPlaceholder(r.Email)):
+	case channel == ChannelMail && (r.EmailVerifiedAt == nil || !r.HasAddress()):
 		return mailUnverified
 	case channel == ChannelMail && r.Mail != nil && !*r.Mail:
 		return mailTurnedOff

@@ -54,16 +54,15 @@ type StripeTotal struct {
 // Explain returns why units of the period were sent in another one, or the reverse; empty if none
 // were.
 func (t *StripeTotal) Explain() string {
-	what := fmt.Sprintf("%s units of another period were sent in this one", FormatCount(t.Misplaced))
+	what := fmt.Sprintf("units of another period that were sent in this one: %s", FormatCount(t.Misplaced))
 	if t.Misplaced < 0 {
-		what = fmt.Sprintf("%s units of this period were sent in another one", FormatCount(-t.Misplaced))
+		what = fmt.Sprintf("units of this period that were sent in another one: %s", FormatCount(-t.Misplaced))
 	}
 	switch t.Reason {
 	case LearnedLate:
 		return what + ", because Tollgate learned only later that the period had changed"
 	case NoMinute:
-		return what + ", because each report needs a minute of its own: the period in which these units were used had none left, so " +
-			"they were sent in the first free minute after that period"
+		return what + ", because each report needs a minute of its own, and the period in which these units were used had none left"
 	}
 	return ""
 }

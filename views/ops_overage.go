@@ -54,6 +54,8 @@ func (o OpsOverage) why(b models.OverageBalance) string {
 			if b.HasAmount(r) {
 				text += " (" + o.money(r.Cents) + ")"
 			}
+		} else {
+			text += ": " + overageMeaning(r.Part)
 		}
 		texts = append(texts, text+".")
 	}

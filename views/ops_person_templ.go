@@ -543,9 +543,9 @@ func assignedPlanCard(d OpsPerson) templ.Component {
 						return templ_7745c5c3_Err
 					}
 					var templ_7745c5c3_Var21 string
-					templ_7745c5c3_Var21, templ_7745c5c3_Err = templ.JoinStringErrs(d.called() + " is on the free plan. They have no subscription of their own or through an organization.")
+					templ_7745c5c3_Var21, templ_7745c5c3_Err = templ.JoinStringErrs(d.called() + " is on the free plan: neither they nor their organization has an active subscription.")
 					if templ_7745c5c3_Err != nil {
-						return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/ops_person.templ`, Line: 128, Col: 112}
+						return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/ops_person.templ`, Line: 128, Col: 109}
 					}
 					_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var21))
 					if templ_7745c5c3_Err != nil {

@@ -20,13 +20,17 @@ func TestARetryIsOfferedWhereItHelps(t *testing.T) {
 	maybe := expired
 	maybe.FirstAttemptAt = new(viewstest.Now.Add(-time.Hour))
 	for label, r := range map[string]models.StripeReport{"": expired, "Check Stripe again": maybe} {
+		advice := "Expired: bill the units by hand"
+		if label != "" {
+			advice = "Expired: check Stripe again"
+		}
 		page := views.Ops{Frame: ui.Frame{Now: viewstest.Now}, Stripe: views.Loaded(views.OpsStripe{
 			Connected: true, Failures: []models.StripeReport{r},
 		})}
 		said := text(viewstest.Render(t, views.OpsPage(page)))
-		if !strings.Contains(said, "Give up…") || !strings.Contains(said, label) ||
+		if !strings.Contains(said, "Give up…") || !strings.Contains(said, label) || !strings.Contains(said, advice) ||
 			strings.Contains(said, "Check Stripe again") != (label != "") || strings.Contains(said, "Send again") {
-			t.Errorf("want the button %q:\n%s", label, said)
+			t.Errorf("want the button %q and %q:\n%s", label, advice, said)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package views
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 
@@ -78,7 +79,8 @@ func (d Org) seatsLine() string {
 func (d Org) baseCents() int64 { return d.Cost.Value.Seats * d.Subscription.basePriceCents() }
 
 func (d Org) overageLine(name string, o models.Overage) string {
-	return overageText(d.Catalogue, name, o, d.Plan.OverageRateCents)
+	// The subscription may have an older price than the catalog.
+	return overageText(d.Catalogue, name, o, cmp.Or(d.Summary.Value.OverageRateCents, d.Plan.OverageRateCents))
 }
 
 // showsOverage reports whether overage has its own line. The plan's rate does not apply during a

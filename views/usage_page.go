@@ -302,7 +302,7 @@ func forecastText(c *models.Catalogue, s models.Standing, units int64) string {
 	}
 	text += fmt.Sprintf(", %s beyond the plan", models.FormatCount(over.Units))
 	if s.SpendLimitCents == nil || over.Cents <= *s.SpendLimitCents {
-		return fmt.Sprintf("%s: %s of overage.", text, c.FormatMoney(over.Cents))
+		return fmt.Sprintf("%s: %s of overage.", text, c.FormatMoney(over.Cents)) + sharedLimit(s)
 	}
 	return fmt.Sprintf("%s. The spend limit of %s is reached before that.", text, c.FormatMoney(*s.SpendLimitCents))
 }

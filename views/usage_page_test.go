@@ -188,7 +188,7 @@ func TestUsagePageTexts(t *testing.T) {
 		{
 			"a member limit that is reached", memberLimited(60, 60), []string{
 				"0 suggestions left under the member limit of 60", "Included left 15", "15 included left", "Paused: your member limit is reached",
-			}, []string{"15 suggestions left", "within the plan", "by the reset", "Runs out"},
+			}, []string{"15 suggestions left", "within the plan", "suggestions by the reset", "Runs out"},
 		},
 		{
 			"a member limit beyond the included units", memberLimited(43, 90), []string{

@@ -44,7 +44,11 @@ func (s *Server) checkout(c echo.Context, viewer *models.Viewer) error {
 		return err
 	}
 	if !may {
-		return s.needsAdmin(c, viewer)
+		err := s.needsAdmin(c, viewer)
+		if p := (*Problem)(nil); errors.As(err, &p) {
+			p.Detail = "Only an admin can buy a team plan, so nothing was bought. " + p.Detail
+		}
+		return err
 	}
 	if plan.Type == models.Individual {
 		held, err := models.SubscriptionOf(c.Request().Context(), s.db, viewer.User.Email)

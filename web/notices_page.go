@@ -39,6 +39,9 @@ func (s *Server) noticesForm(ctx context.Context, viewer *models.Viewer, sent *m
 	for _, channel := range s.channels {
 		choice := views.ChannelChoice{Channel: channel, On: settings.Slack}
 		switch {
+		case channel == models.ChannelMail && !person.HasAddress():
+			choice.On, choice.Hint = settings.Mail, "Your email address belongs to another account on this server, so you get no mail. "+
+				"Ask the operator of this service."
 		case channel == models.ChannelMail && person.EmailVerifiedAt == nil:
 			choice.On, choice.Hint = settings.Mail, s.verifyHint()
 		case channel == models.ChannelMail:

@@ -231,6 +231,19 @@ func TestOperatorSeesNotices(t *testing.T) {
 	})
 }
 
+// TestAPersonWithoutAnAddressIsToldWhy: no sign-in verifies the address of someone whose address
+// belongs to another account.
+func TestAPersonWithoutAnAddressIsToldWhy(t *testing.T) {
+	onBothWithChannels(t, func(t *testing.T, f *fixture) {
+		bob := f.cast()["bob"]()
+		const hint, unverified = "Your email address belongs to another account", "Your address is not verified yet"
+		says(t, "with an address", bob.get("/settings").main(), []string{unverified}, []string{hint})
+		_, err := f.db.ExecContext(context.Background(), "UPDATE users SET email = 'u1@t1.slack.invalid' WHERE email = 'bob@example.com'")
+		must(t, err)
+		says(t, "without an address", bob.get("/settings").main(), []string{hint}, []string{unverified})
+	})
+}
+
 // TestHintsNameAPossibleSignIn checks that no hint tells people to sign in where the server has no
 // credentials, or with Slack if another issuer signs people in.
 func TestHintsNameAPossibleSignIn(t *testing.T) {

@@ -86,6 +86,10 @@ func (m *slackMessages) organization(o *models.OrganizationSummary) slackMessage
 	total := fmt.Sprintf("%s used by %s of %s. Average per member: %.2f.", c.Units(o.TotalSuggestions), models.FormatCount(o.ActiveUsers),
 		ui.Count(o.TotalUsers, "member", "members"), o.AveragePerUser())
 	cost := fmt.Sprintf("Overage so far: %s, %s.", c.Units(o.OverageUnits), c.FormatMoney(o.OverageCents))
+	if !o.HasPlan {
+		cost = fmt.Sprintf("The organization has no plan. Overage of its members: %s, %s.", c.Units(o.OverageUnits),
+			c.FormatMoney(o.OverageCents))
+	}
 	step := models.NextStep{Text: "Set a spend limit for the organization", Path: "/org#spend-limit"}
 	if o.SpendLimitCents != nil {
 		cost += " Spend limit: " + c.FormatMoney(*o.SpendLimitCents) + "."

@@ -79,7 +79,8 @@ func (p *planPrices) planOf(s *stripe.Subscription) (plan models.Plan, item *str
 					item = i
 				}
 			case plan.ID != "" && plan.ID != found.ID:
-				return models.Plan{}, item, fmt.Sprintf("it has the prices of two plans, %q and %q", plan.ID, found.ID)
+				return models.Plan{}, item, fmt.Sprintf("it has the prices of two plans, %q and %q, so it gives neither: remove one in Stripe",
+					plan.ID, found.ID)
 			default:
 				plan, item = found, i
 			}
@@ -89,9 +90,10 @@ func (p *planPrices) planOf(s *stripe.Subscription) (plan models.Plan, item *str
 	case plan.ID != "":
 		return plan, item, ""
 	case len(unknown) > 0:
-		return models.Plan{}, item, "no plan has the price " + strings.Join(unknown, " or ")
+		return models.Plan{}, item, "no plan has the price " + strings.Join(unknown, " or ") +
+			", so it gives no plan: set stripe_price_id of a plan in the catalog, or replace the price in Stripe"
 	}
-	return models.Plan{}, nil, "none of its prices can be a plan's base price"
+	return models.Plan{}, nil, "none of its prices can be a plan's base price, so it gives no plan: add such a price in Stripe"
 }
 
 // mismatches returns how an active subscription differs from what is sold: a quantity other than

@@ -219,7 +219,7 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 	}
 	if !strings.EqualFold(b.line.Currency, r.catalogue.Currency) {
 		r.log.Error("a voided event is on an invoice in another currency: credit it in Stripe", "invoice", b.ID, "report", report.Identifier)
-		return false, false, errOtherCurrency
+		return false, false, byHand(errOtherCurrency, b)
 	}
 	final := b.FinalizedAt.UTC()
 	if !isNear(report, final) && !sentAt(report).Before(final) {
@@ -263,14 +263,18 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 		return report.AcceptedAt == nil && report.FirstAttemptAt == nil || sentAt(report).Before(final), true, nil
 	}
 	r.log.Error("a voided event may be on an invoice: credit it in Stripe if the invoice has it", "invoice", b.ID, "report", report.Identifier)
-	return false, false, errUnclear
+	return false, false, byHand(errUnclear, b)
 }
 
-// errUnclear means that the quantity on an invoice does not show whether it has a report.
-var errUnclear = errors.New("the invoice's quantity does not show whether it has this usage: if it does, credit it in Stripe")
+var (
+	// errUnclear means that the quantity on an invoice does not show whether it has a report.
+	errUnclear = errors.New("its quantity does not show whether it has this usage; if it does, credit it in Stripe")
+	// errOtherCurrency means that an invoice is in another currency than the plans.
+	errOtherCurrency = errors.New("it is in another currency than the plans; credit the usage in Stripe")
+)
 
-// errOtherCurrency means that an invoice is in another currency than the plans.
-var errOtherCurrency = errors.New("the invoice is in another currency than the plans: credit the usage in Stripe")
+// byHand names the invoice that the operator must look at.
+func byHand(reason error, b *bill) error { return fmt.Errorf("invoice %s: %w", b.ID, reason) }
 
 // sentAt returns when a report was sent.
 func sentAt(r *models.StripeReport) time.Time {

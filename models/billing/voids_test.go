@@ -433,8 +433,8 @@ func TestVoidsNearTheInvoice(t *testing.T) {
 				t.Errorf("with %d units in %s on the invoice, the void is %s (%s), want %s (%s)", units, currency, got.State, why, state, reason)
 			}
 		}
-		quantity(9, "usd", models.VoidWaiting, errUnclear.Error())
-		quantity(12, "eur", models.VoidWaiting, errOtherCurrency.Error())
+		quantity(9, "usd", models.VoidWaiting, byHand(errUnclear, &bill{StripeInvoice: models.StripeInvoice{ID: invoice}}).Error())
+		quantity(12, "eur", models.VoidWaiting, byHand(errOtherCurrency, &bill{StripeInvoice: models.StripeInvoice{ID: invoice}}).Error())
 		quantity(7, "usd", models.VoidNotBilled, "none")
 		if notes := v.stripe.CreditNotes(); len(notes) > 0 {
 			t.Errorf("credit notes %+v for units that are on no invoice", notes)

@@ -139,11 +139,15 @@ func (w *Worker) message(n *models.DueNotice, about subject) message {
 // standingOf returns a person's standing at the decision that a notice is about.
 func standingOf(n *models.DueNotice) models.Standing {
 	f := &n.Facts
-	return models.Standing{
+	s := models.Standing{
 		Plan: f.Plan, Period: models.Period{Start: n.PeriodStart, End: f.PeriodEnd}, Used: f.Used, Overage: f.Overage,
 		OverageCents: f.OverageCents, Included: f.Included, OverageRateCents: f.OverageRateCents, SpendLimitCents: f.SpendLimitCents,
-		MemberLimit: f.MemberLimit,
+		MemberLimit: f.MemberLimit, PastDue: f.NextRefusal == models.PaymentPastDue,
 	}
+	if f.NextRefusal == models.OrganizationSpendLimitReached {
+		s.Organization.LimitCents = new(int64) // the amounts of the organization are not among the facts
+	}
+	return s
 }
 
 // usageText returns the title and the sentences of a notice about a person's usage. They are those of

@@ -49,6 +49,20 @@ func TestTexts(t *testing.T) {
 		{models.NoticeIncluded, 100, models.NoticeFacts{Plan: "pro", Used: 75, Included: 75, OverageRateCents: 30}, alone,
 			"Extra suggestions are billed. You've used 75 of 75 suggestions (100%). Each extra suggestion costs $0.30. " +
 				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC. Compare plans: https://t.example/plans"},
+		{
+			models.NoticeIncluded, 100,
+			models.NoticeFacts{Plan: "pro", Used: 75, Included: 75, OverageRateCents: 30, NextRefusal: models.PaymentPastDue}, alone,
+			"Payment failed. You've used 75 of 75 suggestions (100%). The last payment failed, so extra suggestions are paused until it " +
+				"succeeds. Your included suggestions reset on Dec 1, 2026, 00:00 UTC. Update the payment method: https://t.example/usage",
+		},
+		{
+			models.NoticeIncluded, 100,
+			models.NoticeFacts{Plan: "team", Used: 50, Included: 50, OverageRateCents: 25, NextRefusal: models.OrganizationSpendLimitReached},
+			member,
+			"Organization limit reached. You've used 50 of 50 suggestions (100%). Your organization has reached its spend limit, so extra " +
+				"suggestions are paused. Your included suggestions reset on Dec 1, 2026, 00:00 UTC. " +
+				"Ask Ada Admin or Bob Boss to raise the organization's spend limit.",
+		},
 		{models.NoticeFirstOverage, 0,
 			models.NoticeFacts{Plan: "pro", Used: 76, Overage: 1, OverageCents: 30, Included: 75, OverageRateCents: 30},
 			alone,

@@ -31,11 +31,11 @@ func dailyFinding(c *models.Catalogue, d *Daily) string {
 	pace := oneDecimal(d.pace())
 	switch average := oneDecimal(d.average()); {
 	case average == pace:
-		return text + ", exactly the rate that would use up the plan."
+		return text + ", exactly the rate that would use up the plan by the reset."
 	case d.average() > d.pace():
-		return text + ", more than the rate that would use up the plan (" + pace + " per day)."
+		return text + ", more than the rate that would use up the plan by the reset (" + pace + " per day)."
 	}
-	return text + ", less than the rate that would use up the plan (" + pace + " per day)."
+	return text + ", less than the rate that would use up the plan by the reset (" + pace + " per day)."
 }
 
 // dailyAxis returns a scale that reaches every bar, every mark and the pace.
@@ -538,7 +538,7 @@ func Days(id string, c *models.Catalogue, d Daily) templ.Component {
 			return templ_7745c5c3_Err
 		}
 		if d.Included > 0 {
-			templ_7745c5c3_Err = key("pace", "", oneDecimal(d.pace())+" per day would use up the plan").Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = key("pace", "", oneDecimal(d.pace())+" per day would use up the plan by the reset").Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

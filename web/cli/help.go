@@ -22,10 +22,11 @@ var HelpTexts = kong.Vars{
 	"help_slack_team": "A Slack team of the organization. You can give this flag several times. A team that belongs to " +
 		"another organization moves to this one.",
 	"help_stripe_setup": "Set up in Stripe what the plan catalog needs: meters, products, prices, the webhook endpoint " +
-		"and the portal. Missing objects are created. Existing ones are not changed; differences are listed. The secret of a " +
-		"new endpoint is printed only once.",
-	"help_stripe_reconcile": "For each customer and billing period, compare Stripe's total with the usage that was " +
-		"recorded and sent. Exits with 1 if anything differs, or if a report has failed.",
+		"and the portal. Missing objects are created. Existing ones are not changed, except that a new price takes " +
+		"over the lookup key of an old price with tiers. Differences are listed. The secret of a new endpoint is printed only once.",
+	"help_stripe_reconcile": "For each customer and billing period, compare the overage that was decided and sent with " +
+		"what Stripe counted and invoiced. Exits with 1 if figures differ, if a report has failed, if overage is unexplained, or " +
+		"if not everything could be read.",
 	"help_restored": "Use this after you restore a backup, before you let the server send anything. It pauses sending, and " +
 		"marks the reports that Stripe already has, so that they are not sent again. Run it again 25 hours later to resume sending.",
 	"help_no_organization": "Remove the person from their organization. First remove them from its Slack teams. " +

@@ -430,7 +430,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -457,7 +457,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -574,7 +574,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -606,7 +606,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -713,7 +713,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -742,7 +742,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -899,7 +899,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -930,7 +930,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -1062,7 +1062,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1096,7 +1096,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. If the identity is linked to a person, the call counts for that person, whatever the email. Otherwise, the call counts for the person with the email, and the identity is linked to them. There are two exceptions. If that person has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person: the call counts for this new person, and the identity is linked to them. Otherwise, if the person with the email is an admin or operator, the call counts for them, but the identity is not linked.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id: string;
