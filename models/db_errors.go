@@ -93,7 +93,7 @@ func sqlState(err error) string {
 }
 
 // sqliteCode returns SQLite's primary result code, and sqliteFullCode the extended one; 0 if the
-// error is not from SQLite.
+// error is not from SQLite. errNoTurn has the code of SQLite's own lock.
 func sqliteCode(err error) int { return sqliteFullCode(err) & 0xff }
 
 func sqliteFullCode(err error) int {

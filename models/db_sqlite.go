@@ -21,7 +21,7 @@ import (
 // sqliteStart is how long a start waits for a lock of another program on the file.
 const sqliteStart = 10 * time.Second
 
-// logPages is the size of the write-ahead log in pages (96 MiB) from which on SQLite itself tries a
+// logPages is the size of the write-ahead log in pages (96 MiB) from which SQLite itself tries a
 // checkpoint in each commit. Tollgate makes a checkpoint earlier, after a commit (turnConn and the
 // gate), but readers can keep the log from being reset. The log is this large because each random
 // idempotency key changes another page of its index: with few checkpoints, each page is written to

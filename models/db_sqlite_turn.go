@@ -27,10 +27,11 @@ var errNoTurn = errors.New("database is locked: other writes of this process tak
 type writeTurns struct {
 	// turn is held while a connection writes.
 	turn chan struct{}
-	// lane is also held by all connections but the gate's, so that at most one of them waits for a
-	// turn beside the gate, and an answer waits for at most one other write.
+	// lane is taken first by a connection other than the gate's, which holds it until its write ends.
+	// So at most one of them waits for the turn beside the gate, and an answer waits for at most one
+	// other write.
 	lane chan struct{}
-	// rows is how many rows were written since the last checkpoint.
+	// rows is about how many rows connections other than the gate's wrote since the last checkpoint.
 	rows atomic.Int64
 }
 

@@ -19,8 +19,8 @@ import (
 )
 
 // TestWritersTakeTurns writes from many connections without a pause: a third with transactions, a
-// third with single statements and a third as the gate does. A writer waits for about one write of
-// each other one; without turns, for over 1,000 (of 1,800).
+// third with single statements and a third as the gate does. The writers like the gate's wait for
+// a few writes, and the others for some dozens; without turns, for over 1,000 (of 1,800).
 func TestWritersTakeTurns(t *testing.T) {
 	const writers, writes = 12, 150
 	db := openTurns(t)

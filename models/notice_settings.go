@@ -125,6 +125,7 @@ const (
 	notInSlack       = "the person has no Slack account in the team of the bot token"
 	slackTurnedOff   = "the person turned off Slack messages"
 	mailTurnedOff    = "the person turned off mail"
+	noAddress        = "the person has no address of their own"
 	mailUnverified   = "the person's address is not verified"
 	levelNotSelected = "the person did not select this level"
 	notAnAdmin       = "the person is not an admin of the organization anymore"
@@ -153,7 +154,9 @@ func (r *NoticeRecipient) Refuses(n *DueNotice, channel NoticeChannel, team stri
 		return notInSlack
 	case channel == ChannelSlack && r.Slack != nil && !*r.Slack:
 		return slackTurnedOff
-	case channel == ChannelMail && (r.EmailVerifiedAt == nil || !r.HasAddress()):
+	case channel == ChannelMail && !r.HasAddress():
+		return noAddress
+	case channel == ChannelMail && r.EmailVerifiedAt == nil:
 		return mailUnverified
 	case channel == ChannelMail && r.Mail != nil && !*r.Mail:
 		return mailTurnedOff

@@ -54,13 +54,19 @@ type StripeTotal struct {
 // Explain returns why units of the period were sent in another one, or the reverse; empty if none
 // were.
 func (t *StripeTotal) Explain() string {
-	what := fmt.Sprintf("units of another period that were sent in this one: %s", FormatCount(t.Misplaced))
+	units := func(n int64) string { // "1 unit"
+		if n == 1 {
+			return "1 unit"
+		}
+		return FormatCount(n) + " units"
+	}
+	what := fmt.Sprintf("Tollgate sent %s of another period in this one", units(t.Misplaced))
 	if t.Misplaced < 0 {
-		what = fmt.Sprintf("units of this period that were sent in another one: %s", FormatCount(-t.Misplaced))
+		what = fmt.Sprintf("Tollgate sent %s of this period in another one", units(-t.Misplaced))
 	}
 	switch t.Reason {
 	case LearnedLate:
-		return what + ", because Tollgate learned only later that the period had changed"
+		return what + ", because it learned only later that the period had changed"
 	case NoMinute:
 		return what + ", because each report needs a minute of its own, and the period in which these units were used had none left"
 	}

@@ -42,7 +42,8 @@ type UsageVoid struct {
 	OccurredAt *time.Time
 	// CreditNoteID is Stripe's ID of the credit note; nil unless State is VoidCredited.
 	CreditNoteID *string
-	// LastError is Stripe's answer to the last attempt to make the credit note.
+	// LastError is why the credit note was not made at the last attempt: Stripe's answer, or a reason of
+	// Tollgate's own.
 	LastError *string
 }
 
@@ -284,14 +285,14 @@ func VoidsOf(ctx context.Context, db bun.IDB, user uuid.UUID, events []uuid.UUID
 	return voids, nil
 }
 
-// FailedVoid is a void whose credit note Stripe refused, with the person's current email.
+// FailedVoid is a void that waits for its credit note because of an error, with the person's current email.
 type FailedVoid struct {
 	UsageVoid `bun:",extend"`
 
 	CurrentEmail string
 }
 
-// FailedVoids returns the voids that wait although Stripe answered with an error, oldest first, and
+// FailedVoids returns the voids whose last attempt has an error, oldest first, and
 // at most limit of them.
 func FailedVoids(ctx context.Context, db bun.IDB, limit int) (failed []FailedVoid, err error) {
 	if err := db.NewSelect().TableExpr("usage_voids AS v").ColumnExpr("v.*, COALESCE(u.email, v.email) AS current_email").

@@ -94,37 +94,18 @@ func stateMeaning(s models.ReportState) string {
 }
 
 // advice says what to do about the failed reports of each state. Source: docs/billing.md.
-func (d OpsStripe) advice(now time.Time) (advice []string) {
+func (d OpsStripe) advice() (advice []string) {
 	for _, a := range []struct {
 		state models.ReportState
-		// text is for reports without the button “Check Stripe again”, and first for those that have it.
-		text, first string
+		text  string
 	}{
-		{models.ReportRejected, "Rejected: send the report again, or give it up.", ""},
-		{
-			models.ReportConflict, "Conflict: find out what else reports to this meter. Then give the report up.",
-			"Conflict: find out what else reports to this meter. Then check Stripe again, or give the report up.",
-		},
-		{
-			models.ReportDead, "Dead: read Stripe’s last response. Then send the report again, or give it up.",
-			"Dead: read Stripe’s last response. Check Stripe again first, where that is offered. Then send the report again, or give it up.",
-		},
-		{
-			models.ReportExpired, "Expired: bill the units by hand, and give the report up.",
-			"Expired: check Stripe again, where that is offered. Otherwise, bill the units by hand, and give the report up.",
-		},
+		{models.ReportRejected, "Rejected: send the report again, or give it up."},
+		{models.ReportConflict, "Conflict: find out what else reports to this meter. Then check Stripe again, or give the report up."},
+		{models.ReportDead, "Dead: read Stripe’s last response. Use the button that the report has, or give the report up."},
+		{models.ReportExpired, "Expired: use the button that the report has. Without one, bill the units by hand, and give the report up."},
 	} {
-		text := ""
-		for _, r := range d.Failures {
-			if r.State == a.state && text == "" {
-				text = a.text
-			}
-			if r.State == a.state && a.first != "" && r.MayRetry(now) && r.ReadFirst(now) {
-				text = a.first
-			}
-		}
-		if text != "" {
-			advice = append(advice, text)
+		if slices.ContainsFunc(d.Failures, func(r models.StripeReport) bool { return r.State == a.state }) {
+			advice = append(advice, a.text)
 		}
 	}
 	return advice

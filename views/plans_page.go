@@ -154,8 +154,8 @@ func cannotBuy(d Plans, p models.Plan) string {
 		return ui.Sentence(fmt.Sprintf("You are trying %s. To switch, cancel it under “Invoices and payment”. "+
 			"It stays active until the trial ends; then you can buy %s", d.Current.Plan.Name, p.Name))
 	case running(d.Current) && p.Type == d.Current.Plan.Type && d.Current.Status == models.StatusPastDue:
-		return fmt.Sprintf("The last payment for %s failed. First pay the open invoice or cancel %s under “Invoices and payment”.",
-			d.Current.Plan.Name, d.Current.Plan.Name)
+		return ui.Sentence(fmt.Sprintf("The last payment for %s failed. To switch, cancel %s under “Invoices and payment”. "+
+			"After it has ended, you can buy %s", d.Current.Plan.Name, d.Current.Plan.Name, p.Name))
 	case running(d.Current) && p.Type == d.Current.Plan.Type:
 		return ui.Sentence(fmt.Sprintf("You already pay for %s. To switch, cancel it under “Invoices and payment”. "+
 			"It stays active until the paid period ends; then you can buy %s", d.Current.Plan.Name, p.Name))

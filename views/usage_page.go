@@ -225,8 +225,8 @@ func afterIncluded(c *models.Catalogue, s models.Standing, trial bool) string {
 	return priceOfExtra(c, s) + ", up to your spend limit of " + limitInUnits(c, s.OverageRateCents, *s.SpendLimitCents) + "." + sharedLimit(s)
 }
 
-// sharedLimit is the sentence about the organization's spend limit, after one about the person's own;
-// empty without it.
+// sharedLimit is the sentence about the organization's spend limit, after one about overage; empty
+// without it.
 func sharedLimit(s models.Standing) string {
 	if s.Organization.LimitCents == nil {
 		return ""

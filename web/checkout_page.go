@@ -44,11 +44,10 @@ func (s *Server) checkout(c echo.Context, viewer *models.Viewer) error {
 		return err
 	}
 	if !may {
-		err := s.needsAdmin(c, viewer)
-		if p := (*Problem)(nil); errors.As(err, &p) {
-			p.Detail = "Only an admin can buy a team plan, so nothing was bought. " + p.Detail
+		if viewer.Organization == nil {
+			return newProblem(codeForbidden, "Team plans are for organizations, and you belong to none, so nothing was bought.")
 		}
-		return err
+		return s.askAnAdmin(c, viewer, "Nothing was bought: a team plan can only be bought by the admins of "+viewer.Organization.Name)
 	}
 	if plan.Type == models.Individual {
 		held, err := models.SubscriptionOf(c.Request().Context(), s.db, viewer.User.Email)

@@ -231,12 +231,12 @@ func TestOperatorSeesNotices(t *testing.T) {
 	})
 }
 
-// TestAPersonWithoutAnAddressIsToldWhy: no sign-in verifies the address of someone whose address
-// belongs to another account.
-func TestAPersonWithoutAnAddressIsToldWhy(t *testing.T) {
+// TestSettingsExplainAMissingAddress: no sign-in verifies the address of someone whose address belongs
+// to another account.
+func TestSettingsExplainAMissingAddress(t *testing.T) {
 	onBothWithChannels(t, func(t *testing.T, f *fixture) {
 		bob := f.cast()["bob"]()
-		const hint, unverified = "Your email address belongs to another account", "Your address is not verified yet"
+		const hint, unverified = "Your account has no email address of its own", "Your address is not verified yet"
 		says(t, "with an address", bob.get("/settings").main(), []string{unverified}, []string{hint})
 		_, err := f.db.ExecContext(context.Background(), "UPDATE users SET email = 'u1@t1.slack.invalid' WHERE email = 'bob@example.com'")
 		must(t, err)

@@ -196,24 +196,27 @@ func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune
 // asText removes the parts of a text that isText refuses.
 func asText(s string) string { return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "") }
 
-// needsAdmin refuses an admin's page to a member, and lists the people who can help.
+// needsAdmin refuses an admin's page to a member.
 func (s *Server) needsAdmin(c echo.Context, viewer *models.Viewer) error {
-	p := newProblem(codeForbidden, "This page is for the admins of an organization, and you belong to none.")
 	if viewer.Organization == nil {
-		return p
+		return newProblem(codeForbidden, "This page is for the admins of an organization, and you belong to none.")
 	}
+	return s.askAnAdmin(c, viewer, "This page is for the admins of "+viewer.Organization.Name)
+}
+
+// askAnAdmin refuses a member with a reason, and lists the admins who can help.
+func (s *Server) askAnAdmin(c echo.Context, viewer *models.Viewer, reason string) error {
 	admins, err := models.AdminsOf(c.Request().Context(), s.db, viewer.Organization.ID)
 	if err != nil {
 		return err
 	}
-	p.Detail = ui.Sentence("This page is for the admins of "+viewer.Organization.Name) +
-		" This organization has no admin yet. The operator of this service can add one"
+	p := newProblem(codeForbidden, ui.Sentence(reason)+" This organization has no admin yet. The operator of this service can add one")
 	if s.shop != nil {
 		p.Detail += ", and a member who buys a team plan becomes its admin"
 	}
 	p.Detail += "."
 	if len(admins) > 0 {
-		p.Detail = ui.Sentence("This page is for the admins of "+viewer.Organization.Name) + " They can help you:"
+		p.Detail = ui.Sentence(reason) + " They can help you:"
 	}
 	for _, a := range admins {
 		p.helpers = append(p.helpers, views.Person{Name: a.Name, Email: a.Email})

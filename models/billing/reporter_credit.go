@@ -217,13 +217,13 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 	if b.missing || b.Status == models.InvoiceVoid || b.Status == models.InvoiceUncollectible {
 		return false, true, nil
 	}
-	if !strings.EqualFold(b.line.Currency, r.catalogue.Currency) {
-		r.log.Error("a voided event is on an invoice in another currency: credit it in Stripe", "invoice", b.ID, "report", report.Identifier)
-		return false, false, byHand(errOtherCurrency, b)
-	}
 	final := b.FinalizedAt.UTC()
 	if !isNear(report, final) && !sentAt(report).Before(final) {
 		return false, true, nil
+	}
+	if !strings.EqualFold(b.line.Currency, r.catalogue.Currency) {
+		r.log.Error("a voided event is on an invoice in another currency: credit it in Stripe", "invoice", b.ID, "report", report.Identifier)
+		return false, false, byHand(errOtherCurrency, b)
 	}
 	var all []models.StripeReport
 	if err := r.db.NewSelect().Model(&all).Where("stripe_customer_id = ? AND meter_event_name = ? AND minute >= ? AND minute < ?",
@@ -270,7 +270,7 @@ var (
 	// errUnclear means that the quantity on an invoice does not show whether it has a report.
 	errUnclear = errors.New("its quantity does not show whether it has this usage; if it does, credit it in Stripe")
 	// errOtherCurrency means that an invoice is in another currency than the plans.
-	errOtherCurrency = errors.New("it is in another currency than the plans; credit the usage in Stripe")
+	errOtherCurrency = errors.New("it is in another currency than the plans; if it bills this usage, credit it in Stripe")
 )
 
 // byHand names the invoice that the operator must look at.

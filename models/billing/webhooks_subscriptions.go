@@ -189,8 +189,12 @@ func unixTime(seconds int64) *time.Time {
 func (a *application) givePlan(ctx context.Context, s *stripe.Subscription, next *models.Subscription, active bool) (kept bool, err error) {
 	isNew := next.ID == uuid.UUID{}
 	refuse := func(format string, args ...any) (bool, error) {
+		effect := " does not change its owner's plan: "
+		if isNew {
+			effect = " gives no one a plan: "
+		}
 		if active {
-			a.problem("subscription "+s.ID+": "+format, args...)
+			a.problem("subscription "+s.ID+effect+format, args...)
 		}
 		return !isNew, nil
 	}
@@ -214,7 +218,7 @@ func (a *application) givePlan(ctx context.Context, s *stripe.Subscription, next
 	}
 	switch {
 	case holder.none():
-		return refuse("no owner is named, so no one gets its plan: neither its metadata in Stripe (tollgate_organization, tollgate_user or " +
+		return refuse("no owner is named: neither its metadata in Stripe (tollgate_organization, tollgate_user or " +
 			"tollgate_email) nor Checkout's client_reference_id has one")
 	case plan.Type == models.Team && holder.organization == nil:
 		return refuse("%q is a team plan, but the owner is a person: name an organization in the metadata, or replace the price in Stripe",

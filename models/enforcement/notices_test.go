@@ -119,6 +119,27 @@ func TestNoticesAtOnce(t *testing.T) {
 	})
 }
 
+// The notice that the included units are used says so if the organization's limit pauses extra ones,
+// also if the gate remembers the member's record.
+func TestANoticeKnowsTheOrganizationsLimit(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		l := newLimited(t, f)
+		ada, bob := l.member("ada"), l.member("bob")
+		l.spendLimit(new(int64(30))) // a unit costs 30 cents
+		f.consume(t, ada, included+1, "a")
+		f.exec(t, "DELETE FROM notices")
+		f.consume(t, bob, 1, "b")
+		for n := range included - 1 {
+			f.consume(t, bob, 1, fmt.Sprint("b", n))
+		}
+		var rows []models.DueNotice
+		must(t, f.db.NewSelect().Model(&rows).Where("threshold = 100").Scan(f.ctx))
+		if len(rows) != 1 || rows[0].Facts.NextRefusal != models.OrganizationSpendLimitReached {
+			t.Errorf("the notices are %+v", rows)
+		}
+	})
+}
+
 // The admins of an organization are notified once of each limit that its members reach.
 func TestNoticeOfAnOrganizationsLimit(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {

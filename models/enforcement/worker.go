@@ -227,6 +227,11 @@ func (w *worker) compareAndCommit(ctx context.Context, all []*call, look lookups
 	if w.memory.limited(c.organizations(), time.Now()) {
 		return false, nil
 	}
+	for _, a := range c.accounts {
+		if a.organization != nil && len(a.notices) > 0 {
+			return false, nil // the notice says whether the organization's limit is reached, which is not remembered
+		}
+	}
 	for _, call := range ready {
 		for i := range call.ops {
 			if o := &call.ops[i]; o.kind != consume || o.err != nil || !o.answer.Verdict.Allowed {

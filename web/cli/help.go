@@ -25,8 +25,8 @@ var HelpTexts = kong.Vars{
 		"and the portal. Missing objects are created. Existing ones are not changed, except that a new price takes " +
 		"over the lookup key of an old price with tiers. Differences are listed. The secret of a new endpoint is printed only once.",
 	"help_stripe_reconcile": "For each customer and billing period, compare the overage that was decided and sent with " +
-		"what Stripe counted and invoiced. Exits with 1 if figures differ, if a report has failed, if overage is unexplained, or " +
-		"if not everything could be read.",
+		"what Stripe counted and invoiced. Exits with 1 if Stripe's total differs from what was sent, if a report failed or is " +
+		"missing from Stripe's total, if overage is unexplained, or if not everything could be read.",
 	"help_restored": "Use this after you restore a backup, before you let the server send anything. It pauses sending, and " +
 		"marks the reports that Stripe already has, so that they are not sent again. Run it again 25 hours later to resume sending.",
 	"help_no_organization": "Remove the person from their organization. First remove them from its Slack teams. " +

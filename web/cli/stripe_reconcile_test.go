@@ -64,7 +64,7 @@ user:1 (ada@example.com)  2026-11-01T00:00:00Z  2026-12-01T00:00:00Z  0        0
 const reconciledNotes = `2 unsent reports were resolved by comparing them with what Stripe has
 sending is paused until you run this command again, at 2026-11-21T13:00:00Z or later: Stripe's totals may not include the latest ` +
 	`reports yet
-customer cus_1, period from 2026-11-01T00:00:00Z: units of this period that were sent in another one: 5, because Tollgate learned ` +
+customer cus_1, period from 2026-11-01T00:00:00Z: Tollgate sent 5 units of this period in another one, because it learned ` +
 	`only later that the period had changed
 report test:pro:1 of customer cus_1, 4 units at 2026-11-20T09:00:00Z, has the state dead: No such customer
 report test:pro:2 of customer cus_1, 3 units at 2026-11-20T10:00:00Z, has the state expired: ` + `
