@@ -93,7 +93,7 @@ soak: deps
 	go test ./web/e2e -count=1 -timeout 60m -run '$(measured)' -args -soak=$(SOAK) -write-reliability
 	go test ./web/e2e -count=1 -timeout 80m -skip '$(measured)' -args -soak=$(SOAK) -starts=50 -stops=20
 	go test ./models/enforcement -count=1 -run TestRowsReadAreBounded -args -large
-	go test ./models/billing -count=1 -timeout 2h -run 'TestSimulation' -args -schedules=$(SCHEDULES) -days=6
+	go test ./models/billing -count=1 -timeout 6h -run 'TestSimulation' -args -schedules=$(SCHEDULES) -days=6
 
 # Checks every state of every page, in every theme at every width. `make test` checks each page
 # once, in one theme at one width.

@@ -198,8 +198,8 @@ func (r *turnRows) Close() error {
 	return r.Rows.Close()
 }
 
-// writes reports whether a statement writes, as far as bun and the code of this module write such
-// statements. A WITH that returns rows is a SELECT.
+// writes reports whether a statement writes. Outside of transactions, bun and our own code write only
+// with statements that begin with one of these verbs.
 func writes(query string) bool {
 	verb, _, _ := strings.Cut(query, " ")
 	return verb == "INSERT" || verb == "UPDATE" || verb == "DELETE"

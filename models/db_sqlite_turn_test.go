@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -179,8 +180,8 @@ func canceled(t *testing.T) context.Context {
 	return ctx
 }
 
-// TestAWaitForATurnEnds waits for a write that does not end. An answer and a read-only transaction do
-// not wait for those that wait, too.
+// TestAWaitForATurnEnds waits for a write that does not end, with and without a deadline. A read-only
+// transaction does not wait.
 func TestAWaitForATurnEnds(t *testing.T) {
 	db := openTurns(t)
 	first := turnConn(t, db)
@@ -265,12 +266,8 @@ func TestTheGateWaitsForOneWrite(t *testing.T) {
 // TestTheLogIsCopiedAfterManyWrites: a writer copies the write-ahead log into the file long before
 // SQLite itself would do so within a commit.
 func TestTheLogIsCopiedAfterManyWrites(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "turns.db")
-	db, err := models.Open(t.Context(), "sqlite:"+path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
+	db := openTurns(t)
+	path := strings.TrimPrefix(db.URL, "sqlite:")
 	before := fileSize(t, path)
 	for _, write := range []string{
 		"CREATE TABLE turns (text TEXT)",

@@ -69,7 +69,11 @@ func TestCrossedSaysWhyExtraUnitsArePaused(t *testing.T) {
 		before.Used, before.Included, before.OverageRateCents = 4, 5, 30
 		after := before
 		after.Used = 5
-		for _, n := range Crossed(&before, &after, 1, time.Now()) {
+		notices := Crossed(&before, &after, 1, time.Now())
+		if len(notices) == 0 {
+			t.Errorf("%+v has no notice", test.standing)
+		}
+		for _, n := range notices {
 			if n.Facts.NextRefusal != test.want {
 				t.Errorf("the notice %s of %+v says %q, want %q", n.Kind, test.standing, n.Facts.NextRefusal, test.want)
 			}

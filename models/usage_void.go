@@ -285,15 +285,16 @@ func VoidsOf(ctx context.Context, db bun.IDB, user uuid.UUID, events []uuid.UUID
 	return voids, nil
 }
 
-// FailedVoid is a void that waits for its credit note because of an error, with the person's current email.
+// FailedVoid is a void that waits for its credit note because of an error, with the person's current
+// email.
 type FailedVoid struct {
 	UsageVoid `bun:",extend"`
 
 	CurrentEmail string
 }
 
-// FailedVoids returns the voids whose last attempt has an error, oldest first, and
-// at most limit of them.
+// FailedVoids returns the voids whose last attempt has an error, oldest first, and at most limit of
+// them.
 func FailedVoids(ctx context.Context, db bun.IDB, limit int) (failed []FailedVoid, err error) {
 	if err := db.NewSelect().TableExpr("usage_voids AS v").ColumnExpr("v.*, COALESCE(u.email, v.email) AS current_email").
 		Join("LEFT JOIN users AS u ON u.id = v.user_id").

@@ -40,8 +40,8 @@ func (s *Server) noticesForm(ctx context.Context, viewer *models.Viewer, sent *m
 		choice := views.ChannelChoice{Channel: channel, On: settings.Slack}
 		switch {
 		case channel == models.ChannelMail && !person.HasAddress():
-			choice.On, choice.Hint = settings.Mail, "Your account has no email address of its own, so you get no mail: it belonged to another "+
-				"account. Ask the operator of this service to change that."
+			choice.On, choice.Hint = settings.Mail, "Your account has no email address of its own, so you get no mail. The address that Slack has "+
+				"was in use by another account here. Ask the operator of this service to change that."
 		case channel == models.ChannelMail && person.EmailVerifiedAt == nil:
 			choice.On, choice.Hint = settings.Mail, s.verifyHint()
 		case channel == models.ChannelMail:

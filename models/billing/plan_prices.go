@@ -79,7 +79,7 @@ func (p *planPrices) planOf(s *stripe.Subscription) (plan models.Plan, item *str
 					item = i
 				}
 			case plan.ID != "" && plan.ID != found.ID:
-				return models.Plan{}, item, fmt.Sprintf("it has the prices of two plans, %q and %q: remove one in Stripe",
+				return models.Plan{}, item, fmt.Sprintf("it has the prices of two plans, %q and %q; remove one in Stripe",
 					plan.ID, found.ID)
 			default:
 				plan, item = found, i
@@ -91,9 +91,9 @@ func (p *planPrices) planOf(s *stripe.Subscription) (plan models.Plan, item *str
 		return plan, item, ""
 	case len(unknown) > 0:
 		return models.Plan{}, item, "no plan has the price " + strings.Join(unknown, " or ") +
-			": set stripe_price_id of a plan in the catalog, or replace the price in Stripe"
+			"; set stripe_price_id of a plan in the catalog, or replace the price in Stripe"
 	}
-	return models.Plan{}, nil, "none of its prices can be a plan's base price: add one in Stripe"
+	return models.Plan{}, nil, "none of its prices can be a plan's base price; add one in Stripe"
 }
 
 // mismatches returns how an active subscription differs from what is sold: a quantity other than

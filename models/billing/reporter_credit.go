@@ -114,7 +114,7 @@ func (r *Reporter) resolveVoid(ctx context.Context, v *models.UsageVoid, read re
 		return nil
 	}
 	billed, known, err := r.isBilled(ctx, report, bill)
-	if errors.Is(err, errUnclear) || errors.Is(err, errOtherCurrency) {
+	if isByHand(err) {
 		return r.setLastError(ctx, v, err)
 	}
 	if err != nil || !known {
@@ -211,8 +211,8 @@ func (r *Reporter) billOf(ctx context.Context, report *models.StripeReport) (*bi
 }
 
 // isBilled reports whether an invoice bills a report. known is false while the report's first answer
-// was lost and Stripe may still count other reports of the invoice. The error is errUnclear or
-// errOtherCurrency if the operator must decide.
+// was lost and Stripe may still count other reports of the invoice. isByHand is true for the error if
+// the operator must decide.
 func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b *bill) (billed, known bool, err error) {
 	if b.missing || b.Status == models.InvoiceVoid || b.Status == models.InvoiceUncollectible {
 		return false, true, nil
@@ -275,6 +275,8 @@ var (
 
 // byHand names the invoice that the operator must look at.
 func byHand(reason error, b *bill) error { return fmt.Errorf("invoice %s: %w", b.ID, reason) }
+
+func isByHand(err error) bool { return errors.Is(err, errUnclear) || errors.Is(err, errOtherCurrency) }
 
 // sentAt returns when a report was sent.
 func sentAt(r *models.StripeReport) time.Time {

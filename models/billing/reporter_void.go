@@ -2,7 +2,6 @@ package billing
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -171,7 +170,7 @@ func (r *Reporter) isTakenBack(ctx context.Context, negative *models.StripeRepor
 		return nil, err
 	}
 	back, known, err := r.isBilled(ctx, negative, bill)
-	if errors.Is(err, errUnclear) {
+	if isByHand(err) {
 		return nil, nil
 	}
 	if err != nil || !known {

@@ -221,10 +221,10 @@ func (a *application) givePlan(ctx context.Context, s *stripe.Subscription, next
 		return refuse("no owner is named: neither its metadata in Stripe (tollgate_organization, tollgate_user or " +
 			"tollgate_email) nor Checkout's client_reference_id has one")
 	case plan.Type == models.Team && holder.organization == nil:
-		return refuse("%q is a team plan, but the owner is a person: name an organization in the metadata, or replace the price in Stripe",
+		return refuse("%q is a team plan, but the owner is a person; name an organization in the metadata, or replace the price in Stripe",
 			plan.ID)
 	case plan.Type == models.Individual && holder.organization != nil:
-		return refuse("%q is an individual plan, but the owner is an organization: name a person in the metadata, or replace the price in Stripe",
+		return refuse("%q is an individual plan, but the owner is an organization; name a person in the metadata, or replace the price in Stripe",
 			plan.ID)
 	}
 	next.PlanID, next.UserID, next.OrganizationID, next.Seats = plan.ID, holder.user, holder.organization, nil
