@@ -50,6 +50,8 @@ alone := ^($(alone)|TestRowsReadAreBounded|TestTheGateOnPartitionedTables|TestTh
 # run.
 together := TestALeaseIsRenewed|TestNoRequestOutlivesItsLease|TestManyEventsAtOnce
 together := $(together)|TestAWebhookIsAnsweredWhenItIsApplied|TestTwoClicksAtATimeAreOnePurchase
+together := $(together)|TestBalancesAtOnce|TestAnErasureWaitsForEventsThatAreApplied
+together := $(together)|TestACreditNoteIsMadeOnce|TestVoidsAndSealingAtOnce
 together := ^($(together)|TestAMetersListMayHang|TestLimiter)$$
 
 # -parallel, because many tests wait for a timeout or a slow connection. -vet=off, because `go vet`
@@ -75,8 +77,8 @@ race: deps
 bench: deps
 	go run ./web/bench
 
-# Writes default.pgo, the CPU profile by which the compiler optimizes the program: what the server does
-# under the benchmark's load. An old profile still helps, so renew it only with large changes.
+# Writes default.pgo, the CPU profile that the compiler uses to optimize the program: what the server
+# does under the benchmark's load. An old profile still helps, so renew it only with large changes.
 profile: deps
 	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && chmod 755 "$$dir" && \
 	TMPDIR="$$dir" GOFLAGS=-tags=profile go run ./web/bench -only postgres,sqlite,consume,check,one-person,pages -events 100000 && \

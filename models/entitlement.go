@@ -148,6 +148,12 @@ var suspendedStatuses = []SubscriptionStatus{StatusUnpaid, StatusPaused}
 // Suspended reports whether the subscription has one of suspendedStatuses.
 func (s *Subscription) Suspended() bool { return slices.Contains(suspendedStatuses, s.Status) }
 
+// NeverPaid reports whether the subscription never gave its plan because its first payment did not
+// succeed.
+func (s *Subscription) NeverPaid() bool {
+	return s.Status == StatusIncomplete || s.Status == StatusIncompleteExpired
+}
+
 // suspendedFirst returns the SQL order of inactive subscriptions: suspended ones, then the newest.
 func suspendedFirst(alias string) string {
 	return "CASE WHEN " + hasStatus(alias, suspendedStatuses) + " THEN 0 ELSE 1 END, " + alias + ".created_at DESC"

@@ -29,9 +29,10 @@ func (s Standing) RunsOut(now time.Time) (at time.Time, ok bool) {
 }
 
 // ForecastOverage returns the overage at the end of the period, given its units: the overage so
-// far, and the units beyond the included ones at the current rate. It ignores limits.
+// far, and the further units beyond the included ones at the current rate. It ignores limits. Units
+// beyond the included ones that were recorded without overage stay unbilled.
 func (s Standing) ForecastOverage(units int64) Overage {
-	further := max(0, units-s.Overage-s.Included)
+	further := max(0, units-max(s.Used, s.Overage+s.Included))
 	return Overage{Units: s.Overage + further, Cents: s.OverageCents + further*s.OverageRateCents}
 }
 

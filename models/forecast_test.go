@@ -7,6 +7,34 @@ import (
 	"tollgate/models"
 )
 
+func TestForecastOverage(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		standing models.Standing
+		units    int64
+		want     models.Overage
+	}{
+		{"within the plan", models.Standing{Used: 30, Included: 75, OverageRateCents: 30}, 60, models.Overage{}},
+		{"beyond it", models.Standing{Used: 30, Included: 75, OverageRateCents: 30}, 100, models.Overage{Units: 25, Cents: 750}},
+		{
+			"overage so far, at an older rate", models.Standing{Used: 80, Overage: 5, OverageCents: 100, Included: 75, OverageRateCents: 30}, 100,
+			models.Overage{Units: 25, Cents: 700},
+		},
+		{
+			"included units that became free", models.Standing{Used: 70, Overage: 5, OverageCents: 150, Included: 75, OverageRateCents: 30}, 100,
+			models.Overage{Units: 25, Cents: 750},
+		},
+		{
+			"units without overage stay unbilled", models.Standing{Used: 100, Overage: 5, OverageCents: 150, Included: 75, OverageRateCents: 30},
+			150, models.Overage{Units: 55, Cents: 1650},
+		},
+	} {
+		if got := test.standing.ForecastOverage(test.units); got != test.want {
+			t.Errorf("%s: %+v, want %+v", test.name, got, test.want)
+		}
+	}
+}
+
 func TestRunsOut(t *testing.T) {
 	november := models.Period{
 		Start: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), End: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC),

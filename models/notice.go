@@ -27,8 +27,8 @@ func (c *Catalogue) NoticeUntilReset(s Standing, v Verdict) string {
 	case s.Overage > 0 && s.Included <= 0:
 		fmt.Fprintf(&b, "You've used %s (%s so far).", c.Units(s.Used), c.FormatMoney(s.OverageCents))
 	case s.Overage > 0 && s.Used-s.Overage >= s.Included:
-		fmt.Fprintf(&b, "You've used all %s of your plan and %s extra (%s so far).", c.Units(s.Included), FormatCount(s.Overage),
-			c.FormatMoney(s.OverageCents))
+		fmt.Fprintf(&b, "You've used all %s included %s and %s extra (%s so far).", FormatCount(s.Included), c.unit(s.Included),
+			FormatCount(s.Overage), c.FormatMoney(s.OverageCents))
 	case s.Overage > 0:
 		fmt.Fprintf(&b, "You've used %s of %s (%d%%) and %s extra (%s so far).", FormatCount(s.Used-s.Overage), c.Units(s.Included),
 			(s.Used-s.Overage)*100/s.Included, FormatCount(s.Overage), c.FormatMoney(s.OverageCents))

@@ -47,16 +47,16 @@ func TestNotice(t *testing.T) {
 		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30}, allowed,
 			"You've used 75 of 75 suggestions (100%). Each extra suggestion costs $0.30." + yours},
 		{models.Standing{Used: 76, Included: 75, OverageRateCents: 30}, allowed,
-			"You've used all 75 suggestions of your plan and 1 extra ($0.30 so far). Each extra suggestion costs $0.30." + yours},
+			"You've used all 75 included suggestions and 1 extra ($0.30 so far). Each extra suggestion costs $0.30." + yours},
 		{models.Standing{Used: 76, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(59))}, allowed,
-			"You've used all 75 suggestions of your plan and 1 extra ($0.30 so far). " +
+			"You've used all 75 included suggestions and 1 extra ($0.30 so far). " +
 				"Your spend limit of $0.59 does not allow another extra suggestion." + yours},
 		{models.Standing{Used: 76, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(60))}, allowed,
-			"You've used all 75 suggestions of your plan and 1 extra ($0.30 so far). Each extra suggestion costs $0.30." + yours},
+			"You've used all 75 included suggestions and 1 extra ($0.30 so far). Each extra suggestion costs $0.30." + yours},
 		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(0))}, allowed,
 			"You've used 75 of 75 suggestions (100%). Your spend limit of $0.00 does not allow another extra suggestion." + yours},
 		{models.Standing{Used: 4075, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(120_000))}, limited,
-			"You've used all 75 suggestions of your plan and 4,000 extra ($1,200.00 so far). This request would exceed your spend limit " +
+			"You've used all 75 included suggestions and 4,000 extra ($1,200.00 so far). This request would exceed your spend limit " +
 				"of $1,200.00." + yours},
 		// The request was too large for the organization's limit, or one more unit would be, too.
 		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30, Organization: spent(60)}, organization,

@@ -241,6 +241,17 @@ func TestOrganizationForecast(t *testing.T) {
 			}
 		}
 		f.exec(t, "UPDATE subscriptions SET status = 'active'")
+		// Units that were recorded without overage, while the payment was past due, stay unbilled: of 60
+		// units, 8 more are. By the end of the month, 80 are used at this pace.
+		f.exec(t, "UPDATE usage_records SET suggestions_used = 60")
+		s, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if units, _ := (models.Standing{Used: 60, Period: s.Period}).Forecast(noon); s.Forecast == nil || s.Forecast.Units != 2+units-60 {
+			t.Errorf("with units that are not billed: forecast %+v", s.Forecast)
+		}
+		f.exec(t, "UPDATE usage_records SET suggestions_used = 52")
 		for limit, want := range map[int64]models.Overage{
 			40: {Units: 2, Cents: 50}, 50: {Units: 2, Cents: 50}, 74: {Units: 2, Cents: 50}, 75: {Units: 3, Cents: 75}, 110: {Units: 4, Cents: 100},
 		} {

@@ -3,6 +3,7 @@ package models
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -18,8 +19,10 @@ type PastUsage struct {
 	Recorded bool
 	// BeforeSignUp means that the person did not exist yet.
 	BeforeSignUp bool
-	// Payer is the result of PayerOf for the period's last record; nil if unknown.
-	Payer *string
+	// Payer is the result of PayerOf for the period's last record; nil if unknown. SeveralPayers means
+	// that another payer has overage in this period, because the payer changed.
+	Payer         *string
+	SeveralPayers bool
 	// Days are those of this period and of the one before it.
 	Days Days
 	// Months are the newest six, or the six up to this period if it is older.
@@ -54,6 +57,9 @@ func NewPastUsage(current Standing, records []UsageRecord, signedUp time.Time, q
 		s.Plan, s.OverageRateCents, s.SpendLimitCents, s.MemberLimit = r.PlanID, r.OverageRateCents, r.SpendLimitCents, r.MemberLimit
 		u.Payer = r.Payer
 	}
+	u.SeveralPayers = slices.ContainsFunc(selected, func(r UsageRecord) bool {
+		return r.OverageUsed > 0 && r.Payer != nil && u.Payer != nil && *r.Payer != *u.Payer
+	})
 	u.BeforeSignUp = !u.Recorded && !s.Period.End.After(signedUp)
 	before := s.Period.Previous()
 	u.Days = Days{

@@ -99,11 +99,14 @@ func (c *Catalogue) PlanOf(id PlanID) Plan {
 }
 
 // Units formats n units: "1 suggestion", "5 suggestions".
-func (c *Catalogue) Units(n int64) string {
+func (c *Catalogue) Units(n int64) string { return FormatCount(n) + " " + c.unit(n) }
+
+// unit returns the name of this number of units, without the number.
+func (c *Catalogue) unit(n int64) string {
 	if n == 1 {
-		return "1 " + c.UnitSingular
+		return c.UnitSingular
 	}
-	return FormatCount(n) + " " + c.UnitPlural
+	return c.UnitPlural
 }
 
 // LoadCatalogue reads the operator's catalog from a file, or the embedded one if file is empty. It

@@ -187,7 +187,7 @@ func (f *fixture) referenceUsage(t *testing.T, now time.Time, id uuid.UUID) mode
 		st := &m.Standing
 		// Billed units stay billed. Extrapolated units beyond the included ones are billed up to the
 		// spend limit.
-		more := max(0, st.Used*length/elapsed-st.Overage-st.Included)
+		more := max(0, st.Used*length/elapsed-max(st.Used, st.Overage+st.Included))
 		if st.OverageRateCents == 0 || st.PastDue {
 			more = 0
 		}

@@ -70,7 +70,7 @@ func (h HeldCustomer) Reason() string {
 	}
 	if len(h.Tiered) > 0 {
 		reasons = append(reasons, fmt.Sprintf("The overage price of %s has tiers: Stripe would deduct the free units of the tiers in "+
-			"addition to the plan's included units. Exchange the item for the plan's flat price in Stripe when the next period begins. "+
+			"addition to the plan's included units. Replace the item with the plan's flat price in Stripe when the next period begins. "+
 			"Until then, units beyond the included ones are refused.",
 			listOr(h.Tiered, "none")))
 	}

@@ -86,7 +86,7 @@ func TestReasonsToHoldBack(t *testing.T) {
 	h := models.HeldCustomer{Subscriptions: []string{"sub_1", "sub_2"}, Tiered: []string{"sub_2"}}
 	want := "2 active subscriptions bill the same meter: sub_1, sub_2. End all but one in Stripe; the reports are then sent. " +
 		"The overage price of sub_2 has tiers: Stripe would deduct the free units of the tiers in addition to the plan's included units. " +
-		"Exchange the item for the plan's flat price in Stripe " +
+		"Replace the item with the plan's flat price in Stripe " +
 		"when the next period begins. Until then, units beyond the included ones are refused."
 	if got := h.Reason(); got != want {
 		t.Errorf("the reason is %s", got)

@@ -334,6 +334,22 @@ func SubscriptionOf(ctx context.Context, db bun.IDB, email string) (*Held, error
 	return &found[0], nil
 }
 
+// OwnAtStripe returns the plan of a person's own subscription at Stripe that is active and was not
+// canceled; empty without one. The person pays for it even if an organization gives them their plan.
+func OwnAtStripe(ctx context.Context, db bun.IDB, user uuid.UUID) (PlanID, error) {
+	var plans []PlanID
+	err := db.NewSelect().Model((*Subscription)(nil)).Column("plan_id").
+		Where("user_id = ? AND stripe_subscription_id IS NOT NULL AND cancel_at IS NULL AND "+ActiveSubscription("subscription"), user).
+		Order("created_at DESC").Limit(1).Scan(ctx, &plans)
+	if err != nil {
+		return "", fmt.Errorf("read the own subscription of %s: %w", user, err)
+	}
+	if len(plans) == 0 {
+		return "", nil
+	}
+	return plans[0], nil
+}
+
 // SubscriptionOfOrganization returns the active subscription that gives an organization its plan.
 // Without one, it returns a suspended one, the newest that ended, or nil.
 func SubscriptionOfOrganization(ctx context.Context, db bun.IDB, id uuid.UUID) (*Subscription, error) {
@@ -421,6 +437,8 @@ const (
 	StatusUnpaid   SubscriptionStatus = "unpaid"
 	StatusPaused   SubscriptionStatus = "paused"
 	StatusCanceled SubscriptionStatus = "canceled"
+	// StatusIncomplete means that the first payment was not made yet.
+	StatusIncomplete SubscriptionStatus = "incomplete"
 	// StatusIncompleteExpired means that the first payment was not made in time.
 	StatusIncompleteExpired SubscriptionStatus = "incomplete_expired"
 )

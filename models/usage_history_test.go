@@ -50,6 +50,29 @@ func TestMonths(t *testing.T) {
 	}
 }
 
+// Without one payer for all overage of a past period, nobody paid its sum.
+func TestPastUsageOfSeveralPayers(t *testing.T) {
+	october := models.PeriodQuery{Start: day(2026, 10, 1), End: day(2026, 11, 1), Whole: models.Period{Start: day(2026, 10, 1), End: day(2026, 11, 1)}}
+	record := func(from, to int, used int64, payer string) models.UsageRecord {
+		r := recordOf(day(2026, 10, from), day(2026, 10, to), used, 10, 30)
+		r.Payer = &payer
+		return r
+	}
+	for name, test := range map[string]struct {
+		records []models.UsageRecord
+		want    bool
+	}{
+		"one payer":                 {[]models.UsageRecord{record(1, 20, 15, "cus_1"), record(20, 32, 15, "cus_1")}, false},
+		"two payers of overage":     {[]models.UsageRecord{record(1, 20, 15, "cus_1"), record(20, 32, 15, "cus_2")}, true},
+		"only the first has some":   {[]models.UsageRecord{record(1, 20, 15, "cus_1"), record(20, 32, 5, "cus_2")}, true},
+		"only the last one has any": {[]models.UsageRecord{record(1, 20, 5, ""), record(20, 32, 15, "cus_2")}, false},
+	} {
+		if got := models.NewPastUsage(models.Standing{Period: november}, test.records, day(2026, 1, 1), october); got.SeveralPayers != test.want {
+			t.Errorf("%s: %v", name, got.SeveralPayers)
+		}
+	}
+}
+
 // Periods that begin on the 31st begin on the last day of a short month. Each record still has its
 // own month.
 func TestMonthsFromThe31st(t *testing.T) {

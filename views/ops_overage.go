@@ -95,13 +95,13 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageUnknown:
 		return "sent, no response yet; will be checked or sent again"
 	case models.OverageLate:
-		return "arrived after the invoice was final"
+		return "arrived after the invoice was final, so Stripe does not bill these units"
 	case models.OverageNoItem:
-		return "the subscription no longer has this plan’s overage price, so Stripe does not bill these units"
+		return "the subscription no longer has this plan’s overage price, so Stripe does not bill these units; bill them yourself"
 	case models.OverageDiscarded:
-		return "the subscription was canceled without an invoice"
+		return "the subscription was canceled without an invoice, so Stripe does not bill these units"
 	case models.OverageByHand:
-		return "the plan was assigned by hand"
+		return "the plan was assigned by hand, so Stripe does not bill these units; bill them yourself"
 	case models.OverageTwoSubscriptions:
 		return "held back until only one subscription is left"
 	case models.OverageByTiers:

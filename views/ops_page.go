@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "Each row is a reason. It counts all refusals for that reason in the billing period of each person who was " +
-	"refused for it in the last 24 hours. The numbers are approximate."
+const refusalsCounted = "For each reason: the people who were refused for it in the last 24 hours, with all of their refusals for it " +
+	"in their current billing period. The numbers are approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

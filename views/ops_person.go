@@ -257,8 +257,8 @@ func (d OpsVoid) consequence() string {
 	case d.Event.OverageQuantity == 0:
 		return text
 	case d.Event.StripeReportID != nil:
-		return text + " The overage is already in a report to Stripe. A negative report takes it back, " +
-			"or a credit note if the invoice is already final."
+		return text + " The overage is already in a report to Stripe. If Stripe bills this report, a negative report takes the " +
+			"overage back, or a credit note if the invoice is already final."
 	case d.Event.StripeCustomerID == nil:
 		return text + " Tollgate does not bill this overage. If you have billed it by hand, credit it yourself."
 	}

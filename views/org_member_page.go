@@ -41,6 +41,17 @@ type OrgMember struct {
 	EnteredRole string
 }
 
+// payer says who pays for the member's overage; empty on the free plan.
+func (d OrgMember) payer() string {
+	switch {
+	case d.Plan.Type == models.Team:
+		return "Billed to the organization. "
+	case billed(d.Plan):
+		return "The member pays for this, through a plan of their own. "
+	}
+	return ""
+}
+
 // The IDs of fields that can be invalid.
 const (
 	FieldIDMemberLimit = "member-limit-units"

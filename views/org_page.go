@@ -1,7 +1,6 @@
 package views
 
 import (
-	"cmp"
 	"fmt"
 	"strconv"
 
@@ -79,14 +78,13 @@ func (d Org) seatsLine() string {
 func (d Org) baseCents() int64 { return d.Cost.Value.Seats * d.Subscription.basePriceCents() }
 
 func (d Org) overageLine(name string, o models.Overage) string {
-	// The subscription may have an older price than the catalog.
-	return overageText(d.Catalogue, name, o, cmp.Or(d.Summary.Value.OverageRateCents, d.Plan.OverageRateCents))
+	return overageText(d.Catalogue, name, o, d.Summary.Value.OverageRateCents)
 }
 
-// showsOverage reports whether overage has its own line. The plan's rate does not apply during a
-// trial, so a trial has the line only if there is overage from before it.
+// showsOverage reports whether overage has its own line. Without a rate, such as during a trial, it
+// has one only if there is overage from before.
 func (d Org) showsOverage() bool {
-	return d.Plan.OverageRateCents > 0 && (!d.Subscription.Trial || d.Cost.Value.Overage.Units > 0)
+	return d.Summary.Value.OverageRateCents > 0 || d.Cost.Value.Overage.Units > 0
 }
 
 // moreOverage returns the expected overage from now until the end of the period.

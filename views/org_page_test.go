@@ -22,7 +22,9 @@ func TestOrganizationPages(t *testing.T) {
 			"Business, 42 seats × $20.00 $840.00 Overage: 36 × $0.20 $7.20 So far in this period $847.20 " +
 				"More overage at this pace: about 61 × $0.20 $12.20 Forecast for the whole period $859.40",
 			"36 suggestions beyond the plan, by 3 members.",
-			"The number of seats comes from the subscription. Estimate, before tax; the invoice is authoritative.",
+			"The number of seats comes from the subscription. The base price is", "your subscription may have an older price. " +
+				"Excludes overage of people who have left the organization; the invoice includes it. Estimate, before tax; " +
+				"the invoice is authoritative.",
 		}, []string{"No month has overage", "by hand"}},
 		{"org-by-hand", []string{
 			"Business, 37 seats × $20.00 $740.00", "Each member with usage in this billing period counts as a seat.",

@@ -412,7 +412,7 @@ func pastOrgAnswers(d PastOrg, u models.OrganizationPeriod) templ.Component {
 						return templ_7745c5c3_Err
 					}
 				}
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 26, " <p class=\"mt-1 text-sm text-muted\">Excludes the base price of seats. Estimate, before tax; the invoice is authoritative.</p>")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 26, " <p class=\"mt-1 text-sm text-muted\">This is the overage of the current members, including any that they paid for themselves. It excludes the base price of seats and the overage of people who have left. Estimate, before tax; the invoice is authoritative.</p>")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -74,15 +74,15 @@ func (d Past) links() charts.Links {
 
 // money reports whether the months have a cost.
 func (d Past) money() bool {
-	return slices.ContainsFunc(d.Usage.Value.Months, func(m models.PastPeriod) bool {
-		return m.OverageCents > 0 || billed(d.Catalogue.PlanOf(m.Plan))
-	})
+	return slices.ContainsFunc(d.Usage.Value.Months, func(m models.PastPeriod) bool { return billed(d.Catalogue.PlanOf(m.Plan)) })
 }
 
 // costNote says how reliable the cost is.
 func (d Past) costNote() string {
 	const note = "Estimate, before tax; the invoice is authoritative."
 	switch {
+	case d.Usage.Value.SeveralPayers:
+		return "The payer changed in this period. Each payer is billed for the overage of its own time. " + note
 	case d.byOrganization():
 		return "Billed to the organization. " + note
 	case d.baseCents() > 0:
@@ -91,8 +91,11 @@ func (d Past) costNote() string {
 	return note
 }
 
-// byOrganization reports whether an organization paid for the period.
+// byOrganization reports whether an organization paid for the period, or for its last part.
 func (d Past) byOrganization() bool { return d.plan().Type == models.Team }
+
+// hasTotal reports whether the page shows what the person paid in total.
+func (d Past) hasTotal() bool { return !d.byOrganization() && !d.Usage.Value.SeveralPayers }
 
 // baseCents returns the base price that the person paid for the period.
 func (d Past) baseCents() int64 {

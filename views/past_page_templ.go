@@ -542,7 +542,7 @@ func pastCost(d Past, s models.Standing) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		if !d.byOrganization() {
+		if d.hasTotal() {
 			templ_7745c5c3_Err = line(d.baseLine(), d.Catalogue.FormatMoney(d.baseCents()), false).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
@@ -555,7 +555,7 @@ func pastCost(d Past, s models.Standing) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		}
-		if !d.byOrganization() {
+		if d.hasTotal() {
 			templ_7745c5c3_Err = line("In this period", d.Catalogue.FormatMoney(d.baseCents()+s.OverageCents), true).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err

@@ -65,7 +65,7 @@ func wouldHaveCost(c *models.Catalogue, costs *PlanCosts, p models.Plan) string 
 	if !ok {
 		return ""
 	}
-	span, sum := fmt.Sprintf("With your usage of the last %d months, ", costs.Months), " in total"
+	span, sum := fmt.Sprintf("With your usage of the last %d months, including this one so far, ", costs.Months), " in total"
 	if costs.Months == 1 {
 		span, sum = "With your usage of this billing period so far, ", ""
 	}
@@ -161,6 +161,18 @@ func cannotBuy(d Plans, p models.Plan) string {
 			"It stays active until the paid period ends; then you can buy %s", d.Current.Plan.Name, p.Name))
 	}
 	return ""
+}
+
+// aboutSeats says what the buyer of a team plan pays for; empty for other plans.
+func aboutSeats(d Plans, p models.Plan) string {
+	if p.Type != models.Team {
+		return ""
+	}
+	text := "You buy one seat for each current member. The number of seats does not change by itself when members join or leave."
+	if running(d.Current) && !d.Current.Shared && d.Current.EndsAt == nil {
+		text += fmt.Sprintf(" You also pay for %s, which then has no effect. Cancel it under “Invoices and payment”.", d.Current.Plan.Name)
+	}
+	return text
 }
 
 // running reports whether the viewer already pays for a plan. The Billing Portal can cancel it, but

@@ -37,7 +37,7 @@ func TestPlansOfferOnlyPossiblePurchases(t *testing.T) {
 	}
 	said = text(viewstest.Render(t, pages["plans"]))
 	for _, want := range []string{
-		"With your usage of the last 6 months, Pro would have cost $114.30 in total.",
+		"With your usage of the last 6 months, including this one so far, Pro would have cost $114.30 in total.",
 		"Free would have cost nothing and would have refused 393 suggestions.", "Free current plan",
 	} {
 		if !strings.Contains(said, want) {

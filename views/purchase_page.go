@@ -20,7 +20,8 @@ type Purchase struct {
 	Portal bool
 	// Shared means that it is the organization's portal.
 	Shared bool
-	// Reference is the ID by which the operator finds the purchase in Stripe; may be empty.
+	// Reference is the ID by which the operator finds the purchase in Stripe, or the request in the log;
+	// may be empty.
 	Reference string
 }
 
@@ -41,7 +42,7 @@ type Invoice struct {
 
 // invoiceStates maps Stripe's statuses to the words shown on the page.
 var invoiceStates = map[string]string{
-	"draft": "Draft", "open": "Open", "paid": "Paid", "uncollectible": "Uncollectible", "void": "Void",
+	"draft": "Draft, may still change", "open": "Open", "paid": "Paid", "uncollectible": "Uncollectible", "void": "Void",
 }
 
 func (i Invoice) state() string {

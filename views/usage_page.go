@@ -133,6 +133,9 @@ func availability(c *models.Catalogue, s models.Standing) string {
 	switch v := models.Decide(s, 1); {
 	case v.Reason == models.MemberLimitReached && *s.MemberLimit == 0:
 		return fmt.Sprintf("Your member limit is %s. You can use %s as soon as an admin raises the limit.", c.Units(0), c.UnitPlural)
+	case v.Reason == models.MemberLimitReached && !withoutMemberLimit(s).Allowed:
+		return fmt.Sprintf("Your member limit is %s, and no other %s are available either. You get new ones on %s.",
+			c.Units(*s.MemberLimit), c.UnitPlural, reset)
 	case v.Reason == models.MemberLimitReached:
 		return fmt.Sprintf("Your member limit is %s. You get new ones on %s, or as soon as an admin raises the limit.",
 			c.Units(*s.MemberLimit), reset)
@@ -160,12 +163,35 @@ func availability(c *models.Catalogue, s models.Standing) string {
 		c.UnitPlural, c.FormatMoney(s.OverageRateCents))
 }
 
+// withoutMemberLimit returns what one more unit would be answered without the member limit.
+func withoutMemberLimit(s models.Standing) models.Verdict {
+	s.MemberLimit = nil
+	return models.Decide(s, 1)
+}
+
 // aboutUsage names the plan, and who pays for it; empty if the standing could not be read.
 func aboutUsage(d Usage) string {
 	if d.Standing.Failed != "" {
 		return ""
 	}
 	return d.Subscription.Plan.Name + " plan" + origin(d)
+}
+
+// atStripeNote is shown for a subscription at Stripe while the server is not connected to Stripe.
+const atStripeNote = "Stripe is not connected here at the moment. Your subscription continues there, and overage is billed as soon as " +
+	"Stripe is connected again."
+
+// atStripe reports whether Stripe bills the plan.
+func (s *Subscription) atStripe() bool {
+	return s.Status != "" && s.Status != models.StatusCanceled && !s.Suspended && !s.ByHand
+}
+
+// priceNote says where the base price comes from; empty without one.
+func (s *Subscription) priceNote() string {
+	if !s.atStripe() || s.basePriceCents() == 0 {
+		return ""
+	}
+	return "The base price is the plan's current one; your subscription may have an older price. "
 }
 
 // baseLine returns the label of the base price of a person's own plan.
@@ -314,30 +340,24 @@ func memberForecast(text string, s models.Standing) string {
 // runsOutText says when the units run out: "Runs out about Nov 24".
 func runsOutText(at time.Time) string { return "Runs out about " + at.UTC().Format("Jan 2") }
 
-// oneRate returns the price of a unit of overage, which is rate if there is no overage yet. ok is
-// false if the units have several prices.
-func oneRate(o models.Overage, rate int64) (cents int64, ok bool) {
-	if o.Units > 0 {
-		rate = o.Cents / o.Units
-	}
-	return rate, o.Cents == o.Units*rate
-}
+// hasRate reports whether all units of overage have this price. An average says nothing: units of
+// two prices can have an average that nobody pays.
+func hasRate(o models.Overage, rate int64) bool { return rate > 0 && o.Cents == o.Units*rate }
 
 // overageText returns the label of an amount of overage, with the price per unit if all units have
-// the same one: "Overage: 36 × $0.20".
+// the current rate: "Overage: 36 × $0.20".
 func overageText(c *models.Catalogue, name string, o models.Overage, rate int64) string {
-	cents, ok := oneRate(o, rate)
-	if !ok {
+	if !hasRate(o, rate) {
 		return name + " " + c.Units(o.Units)
 	}
-	return fmt.Sprintf("%s %s × %s", name, models.FormatCount(o.Units), c.FormatMoney(cents))
+	return fmt.Sprintf("%s %s × %s", name, models.FormatCount(o.Units), c.FormatMoney(rate))
 }
 
 // overageSentence says what a person's overage costs.
 func overageSentence(c *models.Catalogue, s models.Standing) string {
 	text := fmt.Sprintf("%s of overage: %s", c.FormatMoney(s.OverageCents), c.Units(s.Overage))
-	if cents, ok := oneRate(models.Overage{Units: s.Overage, Cents: s.OverageCents}, s.OverageRateCents); ok {
-		text += " × " + c.FormatMoney(cents)
+	if s.Overage > 0 && hasRate(models.Overage{Units: s.Overage, Cents: s.OverageCents}, s.OverageRateCents) {
+		text += " × " + c.FormatMoney(s.OverageRateCents)
 	}
 	return text + "."
 }

@@ -99,7 +99,14 @@ func TestUsagePageTexts(t *testing.T) {
 	noStripe := viewstest.Member(t, "free", 5, 5)
 	noStripe.StripeConnected = false
 	twoRates, noRate := viewstest.Member(t, "pro", 78, 75), viewstest.Member(t, "pro", 78, 75)
-	twoRates.Standing.Value.OverageCents, noRate.Standing.Value.OverageRateCents = 95, 0
+	twoRates.Standing.Value.OverageCents, noRate.Standing.Value.OverageRateCents = 105, 0 // 2 × $0.30 and 1 × $0.45
+	freeAgain := viewstest.Member(t, "free", 8, 5)
+	freeAgain.Standing.Value.Overage, freeAgain.Standing.Value.OverageCents = 3, 90
+	freeAgain.Months.Value[5].Overage, freeAgain.Months.Value[5].OverageCents = 3, 90
+	later := viewstest.Member(t, "pro", 78, 75)
+	later.StripeConnected = false
+	bothLimits := viewstest.Member(t, "free", 5, 5)
+	bothLimits.Standing.Value.MemberLimit = new(int64(5))
 	for _, test := range []struct {
 		name    string
 		page    views.Usage
@@ -254,8 +261,17 @@ func TestUsagePageTexts(t *testing.T) {
 			},
 			[]string{"there is no maximum", "extra suggestions are billed", "of overage", "At this pace"},
 		},
-		{"overage at two rates", twoRates, []string{"Overage: 3 suggestions $0.95", "So far in this period $18.95"}, []string{"3 × "}},
-		{"overage from before the rate was 0", noRate, []string{"Overage: 3 × $0.30 $0.90", "So far in this period $18.90"}, nil},
+		{"overage at two rates", twoRates, []string{"Overage: 3 suggestions $1.05", "So far in this period $19.05"}, []string{"3 × "}},
+		{"overage from before the rate was 0", noRate, []string{"Overage: 3 suggestions $0.90", "So far in this period $18.90"}, nil},
+		{
+			"overage from before the plan ended", freeAgain,
+			[]string{"What will it cost? Free, per month $0.00 Overage: 3 suggestions $0.90", "Nov 2026, so far 5 5 3 $0.90"}, nil,
+		},
+		{"a subscription while Stripe is not connected", later, []string{"Your subscription continues there"}, []string{"nothing can be bought"}},
+		{
+			"more than the member limit is used up", bothLimits,
+			[]string{"Your member limit is 5 suggestions, and no other suggestions are available either."}, []string{"raises the limit"},
+		},
 		{"no forecast early", early, nil, []string{"At this pace"}},
 		{"a trial has an end and no base price", trying(false), []string{
 			"Trial until Dec 9, 2026 (in 16 days) The base price is $0.00 until Dec 9, 2026, 15:20 UTC. After that, Pro costs $18.00 per month.",
@@ -326,6 +342,35 @@ func TestPeriodOfAnAnchoredSubscription(t *testing.T) {
 		if !strings.Contains(said, want) {
 			t.Errorf("the page does not say %q:\n%s", want, said)
 		}
+	}
+}
+
+func TestRareStatesOfASubscription(t *testing.T) {
+	pages := viewstest.Pages(t)
+	for _, test := range []struct {
+		page          string
+		want, without []string
+	}{
+		{"usage-also-pays", []string{"You also pay for Pro", "has no effect while your plan comes from Lantern and Kettle."}, nil},
+		{"usage-never-paid", []string{"The first payment has not succeeded", "you are on the free plan"}, []string{"has ended", "Since "}},
+		{
+			"past-several-payers", []string{"The payer changed in this period.", "Overage: 18 × $0.20 $3.60"},
+			[]string{"In this period $", "Billed to the organization"},
+		},
+	} {
+		t.Run(test.page, func(t *testing.T) {
+			said := text(viewstest.Render(t, pages[test.page]))
+			for _, want := range test.want {
+				if !strings.Contains(said, want) {
+					t.Errorf("the page does not say %q:\n%s", want, said)
+				}
+			}
+			for _, not := range test.without {
+				if strings.Contains(said, not) {
+					t.Errorf("the page says %q", not)
+				}
+			}
+		})
 	}
 }
 

@@ -7,6 +7,7 @@ package views
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"tollgate/models"
@@ -29,8 +30,8 @@ const (
 	PathOrgMemberLimit = "/org/member-limit"
 	// PathCheckout takes FieldPlan and redirects to Stripe Checkout.
 	PathCheckout = "/plans/checkout"
-	// PathPortal redirects to Stripe's Billing Portal. With FieldOrganization, it is that of the
-	// organization of which the viewer is an admin.
+	// PathPortal redirects to Stripe's Billing Portal. FieldOrganization selects the customer: "true" is
+	// that of the organization of which the viewer is an admin, and "false" the viewer's own.
 	PathPortal = "/plans/portal"
 	// PathReturn is where Stripe Checkout returns to. It is a GET, with the plan and Checkout's
 	// session.
@@ -121,12 +122,16 @@ type Subscription struct {
 	// Trial means that the base price is 0 until TrialEnd. TrialEnd is nil if it is unknown.
 	Trial    bool
 	TrialEnd *time.Time
-	// Suspended means that it gives no plan, because it is unpaid or paused at Stripe.
-	Suspended bool
+	// Suspended means that it gives no plan, because it is unpaid or paused at Stripe. NeverPaid means
+	// that it never gave one, because its first payment did not succeed; Status is then canceled.
+	Suspended, NeverPaid bool
 	// ByHand means that the plan was assigned without Stripe, so Stripe does not bill it.
 	ByHand bool
 	// Manageable means that the viewer may open Stripe's Billing Portal for it.
 	Manageable bool
+	// AlsoPays is the name of the plan that the person pays for at Stripe although Organization gives
+	// them their plan; empty without one.
+	AlsoPays string
 }
 
 // basePriceCents returns the current monthly price of the plan, for a team plan per seat.
@@ -170,3 +175,8 @@ func (s *Subscription) trialText(c *models.Catalogue) string {
 
 // billed reports whether the pages show money, which they do unless the plan costs nothing.
 func billed(p models.Plan) bool { return p.BasePriceCents > 0 || p.OverageRateCents > 0 }
+
+// hasOverageCost reports whether overage was billed in one of the months, under whatever plan.
+func hasOverageCost(months []models.PastPeriod) bool {
+	return slices.ContainsFunc(months, func(m models.PastPeriod) bool { return m.OverageCents > 0 })
+}

@@ -37,14 +37,14 @@ func TestChangeOrganization(t *testing.T) {
 		})
 		f.post("/v1/consume", fmt.Sprintf(memberCall, "ada", 3, "b")).want(t, 200, map[string]any{
 			"allowed": false, "reason": "organization_spend_limit_reached", "member_limit": 60, "slack.response_type": "ephemeral",
-			"notice": "You've used all 50 suggestions of your plan and 2 extra ($0.50 so far). This request would exceed your " +
+			"notice": "You've used all 50 included suggestions and 2 extra ($0.50 so far). This request would exceed your " +
 				"organization's spend limit. Your included suggestions reset on Dec 1, 2026, 00:00 UTC.",
 		})
 		f.post("/v1/consume", fmt.Sprintf(memberCall, "ada", 2, "c")).want(t, 200, map[string]any{"allowed": true, "overage_cents": 100})
 		f.post("/v1/check", `{"email": "ada@example.com"}`).want(t, 200, map[string]any{"reason": "organization_spend_limit_reached"})
 		f.patch(path, `{"spend_limit_cents": null}`, key).want(t, 200, map[string]any{"spend_limit_cents": nil, "member_limit": 60})
 		f.post("/v1/consume", fmt.Sprintf(memberCall, "ada", 7, "d")).want(t, 200, map[string]any{
-			"reason": "member_limit_reached", "notice": "You've used all 50 suggestions of your plan and 4 extra ($1.00 so far). " +
+			"reason": "member_limit_reached", "notice": "You've used all 50 included suggestions and 4 extra ($1.00 so far). " +
 				"This request would exceed your member limit of 60 suggestions. Your included suggestions reset on Dec 1, 2026, 00:00 UTC.",
 		})
 		f.post("/v1/consume", fmt.Sprintf(memberCall, "ada", 6, "e")).want(t, 200, map[string]any{"allowed": true, "used": 60})

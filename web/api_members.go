@@ -23,7 +23,7 @@ type organizationMember struct {
 	Included     int64  `json:"included" doc:"0 in a past period without usage."`
 	PercentUsed  int64  `json:"percent_used"`
 	WarningLevel string `json:"warning_level" enum:"safe,warning,critical,exceeded"`
-	Overage      int64  `json:"overage" doc:"Units beyond the included units. They are billed."`
+	Overage      int64  `json:"overage" doc:"Billed units beyond the included ones, whoever pays for them."`
 	OverageCents int64  `json:"overage_cents" doc:"Estimate in cents, before tax."`
 	MemberLimit  *int64 `json:"member_limit" doc:"The member's own limit now; null means the organization's default."`
 }

@@ -299,7 +299,7 @@ func TestSpendLimitAndPlans(t *testing.T) {
 			want(t, 200, map[string]any{"plan": "pro", "used": 75, "included": 75, "warning_level": "exceeded", "allowed": true})
 		f.post("/v1/consume", fmt.Sprintf(ada, 5, "c")).want(t, 200, map[string]any{
 			"used": 80, "overage": 5, "overage_cents": 150, "percent_used": 106,
-			"notice": "You've used all 75 suggestions of your plan and 5 extra ($1.50 so far). Each extra suggestion costs $0.30. " +
+			"notice": "You've used all 75 included suggestions and 5 extra ($1.50 so far). Each extra suggestion costs $0.30. " +
 				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC.",
 		})
 		_, err = f.db.NewUpdate().TableExpr("users").Set("spend_limit_cents = 180").Where("email = 'ada@example.com'").Exec(ctx)

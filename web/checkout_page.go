@@ -45,7 +45,9 @@ func (s *Server) checkout(c echo.Context, viewer *models.Viewer) error {
 	}
 	if !may {
 		if viewer.Organization == nil {
-			return newProblem(codeForbidden, "Team plans are for organizations, and you belong to none, so nothing was bought.")
+			return s.showPurchase(c, http.StatusForbidden, views.Purchase{Title: "Nothing was bought", Lines: []string{
+				"Team plans are for organizations, and you belong to none.",
+			}})
 		}
 		return s.askAnAdmin(c, viewer, "Nothing was bought: a team plan can only be bought by the admins of "+viewer.Organization.Name)
 	}
@@ -128,6 +130,10 @@ func (s *Server) stripeAway(c echo.Context, err error) error {
 			"The operator of this service can fix this.",
 		}})
 	}
+	if billing.IsRefused(err) {
+		return s.showPurchase(c, http.StatusBadGateway, views.Purchase{Title: "Stripe refused the request", Reference: requestID(c),
+			Lines: []string{"Nothing was bought or changed. Contact the operator of this service and give the reference below."}})
+	}
 	c.Response().Header().Set("Retry-After", "30")
 	return s.showPurchase(c, http.StatusServiceUnavailable, views.Purchase{Title: "Stripe is not responding", Lines: []string{
 		"Nothing was bought or changed. Try again in a minute.",
@@ -139,7 +145,7 @@ func (s *Server) portal(c echo.Context, viewer *models.Viewer) error {
 	if s.shop == nil {
 		return s.showPurchase(c, http.StatusConflict, notConnected)
 	}
-	customer, err := s.managed(c.Request().Context(), viewer, c.FormValue(views.FieldOrganization) != "")
+	customer, err := s.managed(c.Request().Context(), viewer, c.FormValue(views.FieldOrganization))
 	if err != nil {
 		return err
 	}
@@ -160,15 +166,21 @@ func (s *Server) portal(c echo.Context, viewer *models.Viewer) error {
 
 // managed returns the Stripe customer that the viewer may manage: the one whose subscription gives
 // them their plan, otherwise one that they bought a plan with before. It is empty if there is none.
-// For an admin, shared selects the organization's customer, if there is one.
-func (s *Server) managed(ctx context.Context, viewer *models.Viewer, shared bool) (string, error) {
+// of is the value of FieldOrganization: for an admin, "true" selects the organization's customer, if
+// there is one, and "false" selects the viewer's own.
+func (s *Server) managed(ctx context.Context, viewer *models.Viewer, of string) (string, error) {
 	own, organization := billing.Buyer{UserID: viewer.User.ID}, billing.Buyer{}
 	if viewer.IsAdmin() {
 		organization.OrganizationID = &viewer.Organization.ID
-		if shared {
+		if of == "true" {
 			if customer, err := s.shop.CustomerOf(ctx, organization); !errors.Is(err, billing.ErrNoCustomer) {
 				return customer, err
 			}
+		}
+	}
+	if of == "false" {
+		if customer, err := s.shop.CustomerOf(ctx, own); !errors.Is(err, billing.ErrNoCustomer) {
+			return customer, err
 		}
 	}
 	held, err := models.SubscriptionOf(ctx, s.db, viewer.User.Email)
@@ -197,7 +209,7 @@ func (s *Server) invoices(c echo.Context, viewer *models.Viewer) (invoices []vie
 		return nil, false
 	}
 	shown := load(s, c, "invoices", func(ctx context.Context) (invoices []views.Invoice, err error) {
-		customer, err := s.managed(ctx, viewer, false)
+		customer, err := s.managed(ctx, viewer, "")
 		if err != nil || customer == "" {
 			return nil, err
 		}

@@ -274,6 +274,59 @@ func textOfNumber(v any) string {
 	return ""
 }
 
+// A person who already paid for a plan keeps paying for it after their organization bought one. The
+// pages say so, and open the portal in which the person can cancel it.
+func TestAPlanOfOnesOwnBesideTheOrganizations(t *testing.T) {
+	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
+		ada := f.cast()["ada"]()
+		buy := func(plan string) (bought string) {
+			address := ada.post(views.PathCheckout, url.Values{"plan": {plan}}).left(t)
+			bought = stand.CompleteCheckout(address[strings.LastIndex(address, "/")+1:])
+			f.receiveWebhook(stand, "customer.subscription.created", bought)
+			return bought
+		}
+		own := buy("pro")
+		says(t, "before the purchase", ada.get("/plans").main(), []string{"You buy one seat for each current member.", "You also pay for Pro"}, nil)
+		if p := ada.get("/usage"); strings.Contains(p.main(), "You also pay") {
+			t.Errorf("the own plan has an effect: %s", p.main())
+		}
+		team := buy("team")
+		for _, path := range []string{"/usage", "/plans"} {
+			p := ada.get(path)
+			says(t, path, p.main(), []string{"You also pay for Pro", "has no effect while your plan comes from Acme."}, nil)
+			address := ada.post(views.PathPortal, url.Values{"organization": {"false"}}).left(t)
+			if got := stand.Object(address[strings.LastIndex(address, "/")+1:])["customer"]; got != stand.Object(own)["customer"] {
+				t.Errorf("the portal of the own plan is that of %v", got)
+			}
+			if buttons := p.find("input", "value", "false"); buttons == nil {
+				t.Errorf("%s has no button for the own plan", path)
+			}
+		}
+		address := ada.post(views.PathPortal, url.Values{"organization": {"true"}}).left(t)
+		if got := stand.Object(address[strings.LastIndex(address, "/")+1:])["customer"]; got != stand.Object(team)["customer"] {
+			t.Errorf("the organization's portal is that of %v", got)
+		}
+		stand.ChangeSubscription(own, func(s *stripetest.Subscription) { s.CancelAtPeriodEnd = true })
+		f.receiveWebhook(stand, "customer.subscription.updated", own)
+		if p := ada.get("/usage"); strings.Contains(p.main(), "You also pay") {
+			t.Errorf("after it was canceled: %s", p.main())
+		}
+	})
+}
+
+// A refusal by Stripe cannot be solved by trying again.
+func TestStripeRefusesARequest(t *testing.T) {
+	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
+		b := f.signedIn("ada@example.com")
+		stand.SetFault(func(*http.Request, url.Values) stripetest.Fault { return stripetest.Refused })
+		p := b.post(views.PathCheckout, url.Values{"plan": {"pro"}})
+		if p.status != http.StatusBadGateway || p.header.Get("Retry-After") != "" {
+			t.Errorf("%s %v", p.kind(), p.header)
+		}
+		says(t, "the page", p.main(), []string{"Stripe refused the request", "Nothing was bought or changed.", "Reference"}, []string{"Try again"})
+	})
+}
+
 // If Stripe is unreachable, the pages work, and parts that need Stripe say so.
 func TestStripeIsUnreachable(t *testing.T) {
 	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {

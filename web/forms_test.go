@@ -319,7 +319,7 @@ func TestTheSpendLimit(t *testing.T) {
 			t.Errorf("set: %s %s", p.kind(), p.main())
 		}
 		allowed(true, nil, 500)
-		if p := b.get("/usage"); !strings.Contains(p.main(), "Spend limit saved Overage stops at $5.00 per billing period.") ||
+		if p := b.get("/usage"); !strings.Contains(p.main(), "Spend limit saved Extra suggestions are paused once your overage in a billing period reaches $5.00.") ||
 			!strings.Contains(textOf(p.section("spend-limit")), "$5.00 (16 suggestions beyond the plan)") {
 			t.Errorf("after it was set: %s", p.main())
 		}

@@ -40,7 +40,7 @@ func (s *Server) noticesForm(ctx context.Context, viewer *models.Viewer, sent *m
 		choice := views.ChannelChoice{Channel: channel, On: settings.Slack}
 		switch {
 		case channel == models.ChannelMail && !person.HasAddress():
-			choice.On, choice.Hint = settings.Mail, "Your account has no email address of its own, so you get no mail. The address that Slack has "+
+			choice.On, choice.Hint = settings.Mail, "Your account has no email address of its own, so you get no email. The address that Slack has "+
 				"was in use by another account here. Ask the operator of this service to change that."
 		case channel == models.ChannelMail && person.EmailVerifiedAt == nil:
 			choice.On, choice.Hint = settings.Mail, s.verifyHint()
@@ -59,7 +59,7 @@ func (s *Server) noticesForm(ctx context.Context, viewer *models.Viewer, sent *m
 func (s *Server) verifyHint() string {
 	const unverified = "Your address is not verified yet"
 	if !s.issuer.Configured() {
-		return unverified + ", so you get no mail. Ask the operator of this service to set up sign-in with Slack or another provider. " +
+		return unverified + ", so you get no email. Ask the operator of this service to set up sign-in with Slack or another provider. " +
 			"Your address is verified when you sign in there."
 	}
 	return unverified + ". Sign in with " + s.issuer.name() + " to verify it."

@@ -254,7 +254,7 @@ func TestHintsNameAPossibleSignIn(t *testing.T) {
 	}{
 		{
 			SignIn{Issuer: SlackIssuer},
-			unverified + ", so you get no mail. Ask the operator of this service to set up sign-in with Slack or another provider. " +
+			unverified + ", so you get no email. Ask the operator of this service to set up sign-in with Slack or another provider. " +
 				"Your address is verified when you sign in there.",
 			unlinked + "To link it, use the Slack app once.",
 		},

@@ -87,11 +87,11 @@ func (m *slackMessages) organization(o *models.OrganizationSummary) slackMessage
 		ui.Count(o.TotalUsers, "member", "members"), o.AveragePerUser())
 	cost := fmt.Sprintf("Overage so far: %s, %s.", c.Units(o.OverageUnits), c.FormatMoney(o.OverageCents))
 	if !o.HasPlan {
-		cost = fmt.Sprintf("Overage of members, who pay for their own plans: %s, %s.", c.Units(o.OverageUnits),
+		cost = fmt.Sprintf("The organization has no plan. Overage of members so far: %s, %s.", c.Units(o.OverageUnits),
 			c.FormatMoney(o.OverageCents))
 	}
 	step := models.NextStep{Text: "Set a spend limit for the organization", Path: "/org#spend-limit"}
-	if o.SpendLimitCents != nil {
+	if o.SpendLimitCents != nil && o.HasPlan {
 		cost += " Spend limit: " + c.FormatMoney(*o.SpendLimitCents) + "."
 	}
 	switch {
@@ -100,9 +100,9 @@ func (m *slackMessages) organization(o *models.OrganizationSummary) slackMessage
 			cost += " Extra " + c.UnitPlural + " are paused until the payment succeeds."
 		}
 		step = models.NextStep{Text: "Update the payment method", Path: "/usage"}
-	case o.SpendLimitCents != nil:
+	case o.SpendLimitCents != nil && o.HasPlan:
 		step.Text = "Change the organization's spend limit"
-		if o.HasPlan && o.OverageRateCents > 0 && o.Exceeds(*o.SpendLimitCents) {
+		if o.OverageRateCents > 0 && o.Exceeds(*o.SpendLimitCents) {
 			cost += " One more extra " + c.UnitSingular + " would exceed it, so extra " + c.UnitPlural + " are paused."
 			step.Text = "Raise the organization's spend limit"
 		}

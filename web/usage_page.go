@@ -74,7 +74,8 @@ func (s *Server) limitNotices(c echo.Context, standing views.Widget[models.Stand
 	case limitSaved:
 		n := ui.Notice{Kind: ui.Done, Title: "Spend limit saved"}
 		if limit != nil {
-			n.Text = fmt.Sprintf("Overage stops at %s per billing period. This applies immediately.", s.catalogue.FormatMoney(*limit))
+			n.Text = fmt.Sprintf("Extra %s are paused once your overage in a billing period reaches %s. Your overage so far is still billed.",
+				s.catalogue.UnitPlural, s.catalogue.FormatMoney(*limit))
 		}
 		return []ui.Notice{n}
 	case limitRemoved:
@@ -140,9 +141,23 @@ func (s *Server) subscription(c echo.Context, viewer *models.Viewer, standing vi
 		if held.Active() {
 			shown.Organization = held.Organization // it no longer gives the plan after its subscription has ended
 		}
+		if shown.Organization != "" {
+			shown.AlsoPays = s.alsoPays(c, viewer)
+		}
 		s.addState(&shown, &held.Subscription, viewer)
 	}
 	return shown
+}
+
+// alsoPays returns the name of the plan that the viewer pays for at Stripe; empty without one.
+func (s *Server) alsoPays(c echo.Context, viewer *models.Viewer) string {
+	plan := load(s, c, "own subscription", func(ctx context.Context) (models.PlanID, error) {
+		return models.OwnAtStripe(ctx, s.db, viewer.User.ID)
+	}).Value
+	if plan == "" {
+		return ""
+	}
+	return s.catalogue.PlanOf(plan).Name
 }
 
 // addState adds the state of a subscription, when it ends, and whether the viewer may manage it in
@@ -157,7 +172,9 @@ func (s *Server) addState(shown *views.Subscription, held *models.Subscription, 
 	shown.Suspended = held.Suspended()
 	if !held.Active() && !shown.Suspended {
 		shown.Status = models.StatusCanceled
-		if shown.EndsAt == nil {
+		if shown.NeverPaid = held.NeverPaid(); shown.NeverPaid {
+			shown.EndsAt = nil
+		} else if shown.EndsAt == nil {
 			shown.EndsAt = utc(&held.UpdatedAt)
 		}
 	}

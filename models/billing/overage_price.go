@@ -46,17 +46,17 @@ func (p *planPrices) overageOf(s *stripe.Subscription, plan models.Plan) overage
 	case price == nil:
 		return with(models.OverageMissing, "it has no overage price of %q; add the price %s to it", plan.ID, key)
 	case isTiered(price):
-		return with(models.OverageTiered, "its overage price %s has tiers; exchange it for the price %s when the next period begins",
+		return with(models.OverageTiered, "its overage price %s has tiers; replace it with the price %s when the next period begins",
 			price.ID, key)
 	case price.Currency != "" && string(price.Currency) != p.catalogue.Currency:
-		return with(models.OverageCurrency, "its overage price %s is in %s, but the plan catalog and all pages are in %[3]s; exchange "+
-			"it for a price in %[3]s when the next period begins",
+		return with(models.OverageCurrency, "its overage price %s is in %s, but the plan catalog and all pages are in %[3]s; replace "+
+			"it with a price in %[3]s when the next period begins",
 			price.ID, price.Currency, p.catalogue.Currency)
 	}
 	cents, whole := centsPerUnit(price)
 	if !whole {
-		return with(models.OverageAmount, "its overage price %s is %s, which is not a whole number of cents for each unit; exchange it "+
-			"for the price %s when the next period begins",
+		return with(models.OverageAmount, "its overage price %s is %s, which is not a whole number of cents for each unit; replace it "+
+			"with the price %s when the next period begins",
 			price.ID, amountText(price), key)
 	}
 	return overage{cents: cents}

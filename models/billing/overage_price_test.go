@@ -45,7 +45,7 @@ func TestTheOveragePriceOfASubscription(t *testing.T) {
 		{"of an archived meter", "pro", []object{price("pro", "mtr_pro_before", nil)}, 0, "missing", "no overage price"},
 		{"after an upgrade", "team", []object{price("pro", "mtr_pro", nil), price("team", "mtr_team", nil)}, 25, "", ""},
 		{"with tiers", "pro", []object{price("pro", "mtr_old", tiers)}, 0, "tiered",
-			"its overage price price_tiers has tiers; exchange it for the price tollgate_overage_pro when the next period begins"},
+			"its overage price price_tiers has tiers; replace it with the price tollgate_overage_pro when the next period begins"},
 		{"with tiers, on the plan's meter", "pro", []object{price("pro", "mtr_pro", tiers)}, 0, "tiered", "has tiers"},
 		{"next to the one with tiers", "pro", []object{price("pro", "mtr_old", tiers), price("pro", "mtr_pro", nil)}, 30, "", ""},
 		{"tiers of another product", "pro", []object{price("pro", "mtr_of_another_product", tiers)}, 0, "missing", "no overage price"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
@@ -333,4 +334,18 @@ func IsSession(text string) bool { return sessionID.MatchString(text) }
 func IsStripe(err error) bool {
 	var transport *url.Error
 	return stripeError(err) != nil || errors.As(err, &transport)
+}
+
+// IsRefused reports whether an error is an answer of Stripe that another attempt would get, too, such
+// as one about a key without permission.
+func IsRefused(err error) bool {
+	e := stripeError(err)
+	if e == nil {
+		return false
+	}
+	switch e.HTTPStatusCode {
+	case http.StatusConflict, http.StatusTooEarly, http.StatusTooManyRequests:
+		return false
+	}
+	return e.HTTPStatusCode >= http.StatusBadRequest && e.HTTPStatusCode < http.StatusInternalServerError
 }

@@ -57,7 +57,7 @@ func (m *message) slack() string {
 		lines = append(lines, slackEscaper.Replace(m.step.Text))
 	}
 	if m.step.URL != m.usage {
-		links = append(links, link(m.usage, "Open the usage page"))
+		links = append(links, link(m.usage, "Open the page with the figures"))
 	}
 	return strings.Join(append(lines, strings.Join(links, "  ·  ")), "\n")
 }
@@ -120,6 +120,11 @@ func (w *Worker) message(n *models.DueNotice, about subject) message {
 			m.title, m.usage = "A payment of "+about.name+" failed", w.BaseURL+"/org"
 		}
 		m.step = link("Update the payment method", "/usage")
+		if in := about.situation; in != nil && in.PaidByOrganization {
+			m.paragraphs = []string{fmt.Sprintf("The last payment for your own plan, %s, failed. Your plan comes from %s, so your usage does "+
+				"not change.", c.PlanOf(f.Plan).Name, in.Organization)}
+			m.step = link("Open the page with the plans", "/plans")
+		}
 	case models.NoticeDigest:
 		m.usage = w.BaseURL + "/org"
 		m.title = "Members near or over their included " + c.UnitPlural

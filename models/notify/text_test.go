@@ -28,7 +28,7 @@ func TestTexts(t *testing.T) {
 	}
 	admins := []models.OrganizationAdmin{{Name: "Ada Admin"}, {Name: "Bob Boss"}}
 	alone := of(models.Situation{})
-	member := of(models.Situation{OrganizationID: &acme, PaidByOrganization: true, Admins: admins})
+	member := of(models.Situation{OrganizationID: &acme, Organization: "Acme", PaidByOrganization: true, Admins: admins})
 	orphan := of(models.Situation{OrganizationID: &acme, PaidByOrganization: true})
 	boss := of(models.Situation{OrganizationID: &acme, PaidByOrganization: true, Admins: admins, Admin: true})
 	for _, test := range []struct {
@@ -66,12 +66,12 @@ func TestTexts(t *testing.T) {
 		{models.NoticeFirstOverage, 0,
 			models.NoticeFacts{Plan: "pro", Used: 76, Overage: 1, OverageCents: 30, Included: 75, OverageRateCents: 30},
 			alone,
-			"Extra suggestions are billed. You've used all 75 suggestions of your plan and 1 extra ($0.30 so far). " +
+			"Extra suggestions are billed. You've used all 75 included suggestions and 1 extra ($0.30 so far). " +
 				"Each extra suggestion costs $0.30. Your included suggestions reset on Dec 1, 2026, 00:00 UTC. " +
 				"Compare plans: https://t.example/plans"},
 		{models.NoticeSpendLimit, 0, models.NoticeFacts{Plan: "pro", Used: 78, Overage: 3, OverageCents: 90, Included: 75, OverageRateCents: 30,
 			SpendLimitCents: limit(100)}, alone,
-			"Spend limit reached. You've used all 75 suggestions of your plan and 3 extra ($0.90 so far). " +
+			"Spend limit reached. You've used all 75 included suggestions and 3 extra ($0.90 so far). " +
 				"Your spend limit of $1.00 does not allow another extra suggestion. " +
 				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC. Raise your spend limit: https://t.example/usage#spend-limit"},
 		{models.NoticeMemberLimit, 0, models.NoticeFacts{Plan: "team", Used: 10, Included: 50, MemberLimit: limit(10)}, member,
@@ -96,6 +96,9 @@ func TestTexts(t *testing.T) {
 		{models.NoticePaymentPastDue, 0, models.NoticeFacts{Plan: "pro", OverageRateCents: 30}, alone,
 			"Payment failed. The last payment failed, so extra suggestions are paused until it succeeds. " +
 				"Included suggestions are not affected. Update the payment method: https://t.example/usage"},
+		{models.NoticePaymentPastDue, 0, models.NoticeFacts{Plan: "pro", OverageRateCents: 30}, member,
+			"Payment failed. The last payment for your own plan, Pro, failed. Your plan comes from Acme, so your usage does not change. " +
+				"Open the page with the plans: https://t.example/plans"},
 	} {
 		n := &models.DueNotice{Kind: test.kind, Threshold: test.threshold, SubjectKind: models.SubjectUser, PeriodStart: month.Start,
 			Facts: test.facts}
@@ -124,7 +127,7 @@ func TestSlackMarkupIsEscaped(t *testing.T) {
 		var parsed []struct{ Text struct{ Text string } }
 		must(t, json.Unmarshal([]byte(blocks), &parsed))
 		if text := parsed[0].Text.Text; !strings.Contains(text, "&lt;!channel&gt; &amp; &lt;https://evil.example|x&gt;") ||
-			strings.Contains(text, "<!") || !strings.Contains(text, "<https://tollgate.example.com/org|Open the usage page>") {
+			strings.Contains(text, "<!") || !strings.Contains(text, "<https://tollgate.example.com/org|Open the page with the figures>") {
 			t.Errorf("the text is %q", text)
 		}
 		if html := mailParts(t, f.smtp.list()[0])["text/html"]; !strings.Contains(html, "&lt;!channel&gt; &amp; ") {

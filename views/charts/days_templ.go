@@ -31,7 +31,7 @@ func dailyFinding(c *models.Catalogue, d *Daily) string {
 	pace := oneDecimal(d.pace())
 	switch average := oneDecimal(d.average()); {
 	case average == pace:
-		return text + ", exactly the rate that would use up the plan by the reset."
+		return text + ", about the rate that would use up the plan by the reset."
 	case d.average() > d.pace():
 		return text + ", more than the rate that would use up the plan by the reset (" + pace + " per day)."
 	}

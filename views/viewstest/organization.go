@@ -99,6 +99,7 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	trying.Months = views.Loaded(Months(4200, 1804, 5))
 	trying.Days = views.Loaded(charts.Daily{Period: trialPeriod, Now: Now, Used: spread(1804, 15), Included: 4200})
 	trying.Summary.Value.Period, trying.Summary.Value.TopUsers = trialPeriod, slices.Clone(summary.TopUsers[3:])
+	trying.Summary.Value.OverageRateCents = 0
 	for i := range trying.Summary.Value.TopUsers {
 		trying.Summary.Value.TopUsers[i].Rank = i + 1
 	}

@@ -53,6 +53,9 @@ func PastPages(t testing.TB) map[string]templ.Component {
 	d = Past(t, "pro", 43, 75)
 	d.Trial, d.Usage.Value.Standing.OverageRateCents = true, 0
 	add("trial", d)
+	d = Past(t, "business", 118, 100)
+	d.Usage.Value.SeveralPayers = true
+	add("several-payers", d)
 	d = Past(t, "free", 5, 5)
 	add("free", d)
 	d = Past(t, "pro", 0, 75)

@@ -102,7 +102,7 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	d = Member(t, "pro", 43, 75)
 	d.Standing.Value.SpendLimitCents = new(int64(500))
 	d.Frame.Notices = []ui.Notice{{
-		Kind: ui.Done, Title: "Spend limit saved", Text: "Overage stops at $5.00 per billing period. This applies immediately.",
+		Kind: ui.Done, Title: "Spend limit saved", Text: "Extra suggestions are paused once your overage in a billing period reaches $5.00. Your overage so far is still billed.",
 	}}
 	add("spend-limit-saved", d)
 
@@ -120,6 +120,9 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	add("first-month", d)
 
 	add("team", Member(t, "business", 88, 100))
+	d = Member(t, "business", 88, 100)
+	d.Subscription.AlsoPays = "Pro"
+	add("also-pays", d)
 	limited := func(used, limit int64) views.Usage {
 		d := Member(t, "business", used, 100)
 		d.Standing.Value.MemberLimit = &limit
@@ -167,6 +170,9 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	d = Member(t, "free", 1, 5)
 	d.Subscription.Status, d.Subscription.EndsAt = models.StatusCanceled, new(november.Start)
 	add("canceled", d)
+	d = Member(t, "free", 1, 5)
+	d.Subscription.Status, d.Subscription.NeverPaid = models.StatusCanceled, true
+	add("never-paid", d)
 	d = Member(t, "free", 3, 5)
 	d.StripeConnected = false
 	add("no-stripe", d)

@@ -27,6 +27,11 @@ func TestMain(m *testing.M) {
 	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
 		panic(err)
 	}
+	// The tests build without the profile, as the other tests do. With it, everything would be compiled
+	// again.
+	if err := os.Setenv("GOFLAGS", "-pgo=off"); err != nil {
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
 

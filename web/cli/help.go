@@ -55,12 +55,12 @@ var HelpTexts = kong.Vars{
 		"to the variable's name. Without these variables, people can sign in only with one-time links. " +
 		"For the slash command and the App Home in Slack, set $SLACK_SIGNING_SECRET and $SLACK_BOT_TOKEN.",
 	"help_stripe_api_base": "For tests: the URL of a stand-in for Stripe on this machine. For Stripe itself, set " +
-		"$STRIPE_SECRET_KEY and $STRIPE_WEBHOOK_SECRET. Without them, usage is recorded, and the pages say that Stripe is " +
-		"not connected.",
+		"$STRIPE_SECRET_KEY and $STRIPE_WEBHOOK_SECRET. Without them, usage is recorded, and the pages say that billing " +
+		"is not available.",
 	"help_slack_api_base": "For tests: the URL of a stand-in for Slack's API on this machine. It does not apply to sign-in; for that, " +
 		"see --oidc-issuer.",
 	"help_smtp": "The mail server for notices, such as smtp://USER:PASSWORD@HOST:587?from=tollgate@example.com. smtps:// uses TLS " +
-		"from the start. To read the URL from a file, set $TOLLGATE_SMTP_FILE to the file's path instead. Default: no mail. " +
+		"from the start. To read the URL from a file, set $TOLLGATE_SMTP_FILE to the file's path instead. Default: no email. " +
 		"For notices as direct messages in Slack, set $SLACK_BOT_TOKEN.",
 	"help_report_every": "How often Tollgate looks for overage (units beyond the included ones) to report to Stripe. The overage " +
 		"of an hour is reported after the hour ends. With 0, nothing is sent; use this after a restore.",

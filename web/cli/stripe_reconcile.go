@@ -41,8 +41,8 @@ func (c *stripeReconcile) Run(ctx context.Context, o *Output, s *Settings, db *m
 func reconciliationError(r *billing.Reconciliation) error {
 	if differences, unexplained := r.Differences(), r.Unexplained(); differences > 0 || r.FailedReports > 0 || r.LostReports > 0 ||
 		unexplained > 0 {
-		return errors.Join(fmt.Errorf("stripe reconcile: %d differences, %d failed reports, %d verified reports that Stripe no "+
-			"longer has, %d billing periods with unexplained overage",
+		return errors.Join(fmt.Errorf("stripe reconcile: differences: %d; failed reports: %d; verified reports that Stripe no "+
+			"longer has: %d; billing periods with unexplained overage: %d",
 			differences, r.FailedReports, r.LostReports, unexplained), r.Unread)
 	}
 	return r.Unread
@@ -52,7 +52,7 @@ func reconciliationError(r *billing.Reconciliation) error {
 // attention. It leaves out what was not read because of an error.
 func (o *Output) reconciliation(catalogue *models.Catalogue, r *billing.Reconciliation) error {
 	if r.Restored != nil {
-		o.Note("%d unsent reports were resolved by comparing them with what Stripe has", r.Restored.Resolved)
+		o.Note("unsent reports that were resolved by comparing them with what Stripe has: %d", r.Restored.Resolved)
 		if r.Restored.Again.IsZero() {
 			o.Note("the pause after the restore has ended; sending continues, unless it is stopped for another reason")
 		} else {
@@ -81,7 +81,7 @@ func (o *Output) reconciliation(catalogue *models.Catalogue, r *billing.Reconcil
 			f.Minute.UTC().Format(time.RFC3339), f.State, text)
 	}
 	if more := r.FailedReports - len(r.Failed); more > 0 {
-		o.Note("and %d more failed reports", more)
+		o.Note("further failed reports: %d", more)
 	}
 	for _, l := range r.Lost {
 		o.Note("report %s of customer %s, %d units at %s: Stripe counted this report before, but Stripe's total no longer includes it; "+

@@ -61,14 +61,14 @@ user:1 (ada@example.com)  2026-11-01T00:00:00Z  2026-12-01T00:00:00Z  0        0
 	`slack_speak_suggestions_     -
 `
 
-const reconciledNotes = `2 unsent reports were resolved by comparing them with what Stripe has
+const reconciledNotes = `unsent reports that were resolved by comparing them with what Stripe has: 2
 sending is paused until you run this command again, at 2026-11-21T13:00:00Z or later: Stripe's totals may not include the latest ` +
 	`reports yet
 customer cus_1, period from 2026-11-01T00:00:00Z: Tollgate sent 5 units of this period in another one, because it learned ` +
 	`only later that the period had changed
 report test:pro:1 of customer cus_1, 4 units at 2026-11-20T09:00:00Z, has the state dead: No such customer
 report test:pro:2 of customer cus_1, 3 units at 2026-11-20T10:00:00Z, has the state expired: ` + `
-and 3 more failed reports
+further failed reports: 3
 report test:pro:3 of customer cus_1, 6 units at 2026-11-20T11:00:00Z: Stripe counted this report before, but Stripe's total no longer ` +
 	`includes it; Tollgate keeps checking the total for 24 hours
 and 1 more reports that are missing from Stripe's totals now
@@ -95,7 +95,7 @@ func TestReconciliationIsPrinted(t *testing.T) {
 		stdout, notes string
 	}{
 		"all": {reconciled(), reconciledTable, reconciledNotes},
-		"only restore": {partly, "", "2 unsent reports were resolved by comparing them with what Stripe has\n" +
+		"only restore": {partly, "", "unsent reports that were resolved by comparing them with what Stripe has: 2\n" +
 			"the pause after the restore has ended; sending continues, unless it is stopped for another reason\n"},
 		"only periods": {resumed, reconciledTable, ""},
 		"no periods":   {empty, "PAYER  FROM  TO  DECIDED  SENT  COUNTED  DIFFERENCE  INVOICED  METER  REASONS\n", ""},
@@ -122,20 +122,20 @@ func TestReconciliationError(t *testing.T) {
 	unexplained.Add(models.OverageUnexplained, models.OverageSum{Cents: 1})
 	for want, c := range map[string]billing.Reconciliation{
 		"": {Periods: []billing.ReconciledPeriod{{}}},
-		command + "1 differences, 0 failed reports, 0 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
+		command + "differences: 1; failed reports: 0; verified reports that Stripe no longer has: 0; billing periods with unexplained overage: 0": {
 			Periods: []billing.ReconciledPeriod{{}, {Difference: -1}},
 		},
-		command + "0 differences, 5 failed reports, 0 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
+		command + "differences: 0; failed reports: 5; verified reports that Stripe no longer has: 0; billing periods with unexplained overage: 0": {
 			FailedReports: 5,
 		},
-		command + "0 differences, 0 failed reports, 2 verified reports that Stripe no longer has, 0 billing periods with unexplained overage": {
+		command + "differences: 0; failed reports: 0; verified reports that Stripe no longer has: 2; billing periods with unexplained overage: 0": {
 			LostReports: 2,
 		},
-		command + "0 differences, 0 failed reports, 0 verified reports that Stripe no longer has, 1 billing periods with unexplained overage": {
+		command + "differences: 0; failed reports: 0; verified reports that Stripe no longer has: 0; billing periods with unexplained overage: 1": {
 			Periods: []billing.ReconciledPeriod{{OverageBalance: unexplained}},
 		},
 		unread.Error(): {Unread: unread},
-		command + "0 differences, 0 failed reports, 2 verified reports that Stripe no longer has, 0 billing periods with unexplained overage\n" +
+		command + "differences: 0; failed reports: 0; verified reports that Stripe no longer has: 2; billing periods with unexplained overage: 0\n" +
 			unread.Error(): {LostReports: 2, Unread: unread},
 	} {
 		got := ""

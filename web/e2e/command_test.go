@@ -161,7 +161,7 @@ func TestCommands(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := runIt(t, []string{"DATABASE_URL=" + s.database}, "verify")
-			if r.status != 1 || !strings.HasSuffix(r.stderr, "\ntollgate: verify: 1 differences\n") ||
+			if r.status != 1 || !strings.HasSuffix(r.stderr, "\ntollgate: verify: differences: 1\n") ||
 				!strings.HasSuffix(r.stdout, ": 3 used units are stored, 0 were counted from its events\n") {
 				t.Errorf("with a difference: %+v", r)
 			}

@@ -24,9 +24,9 @@ const (
 	at80    = "Running low: 80 of 100 suggestions (80%)"
 	at95    = "Almost used up: 95 of 100 suggestions (95%)"
 	at100   = "Extra suggestions are billed: 100 of 100 suggestions (100%)"
-	at101   = "Extra suggestions are billed: all 100 suggestions of your plan and 1 extra ($0.20 so far)"
-	atLimit = "Spend limit reached: all 100 suggestions of your plan and 2 extra ($0.40 so far)"
-	atNext  = "Spend limit reached: all 100 suggestions of your plan and 4 extra ($0.80 so far)"
+	at101   = "Extra suggestions are billed: all 100 included suggestions and 1 extra ($0.20 so far)"
+	atLimit = "Spend limit reached: all 100 included suggestions and 2 extra ($0.40 so far)"
+	atNext  = "Spend limit reached: all 100 included suggestions and 4 extra ($0.80 so far)"
 )
 
 // Each notice arrives once in Slack and once by email, whatever is retried, however many processes

@@ -89,7 +89,7 @@ func TestReconcileCommand(t *testing.T) {
 	}
 	stand.Lose(stand.Events()[0].Identifier)
 	r = runIt(t, variables, "stripe", "reconcile")
-	if r.status != 1 || !strings.Contains(r.stdout, "-4") || !strings.Contains(r.stderr, "1 differences") {
+	if r.status != 1 || !strings.Contains(r.stdout, "-4") || !strings.Contains(r.stderr, "differences: 1;") {
 		t.Errorf("a report is lost: %+v", r)
 	}
 }
