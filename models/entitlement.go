@@ -139,7 +139,10 @@ func (e *Entitlement) overageRate(plan Plan, end time.Time) int64 {
 var activeStatuses = []SubscriptionStatus{StatusActive, StatusTrialing, StatusPastDue}
 
 // Active reports whether the subscription gives its plan.
-func (s *Subscription) Active() bool { return slices.Contains(activeStatuses, s.Status) }
+func (s *Subscription) Active() bool { return s.Status.Active() }
+
+// Active reports whether a subscription with this status gives its plan.
+func (s SubscriptionStatus) Active() bool { return slices.Contains(activeStatuses, s) }
 
 // suspendedStatuses are the statuses of a subscription that gives no plan, but still exists at Stripe
 // and can become active again.
@@ -148,10 +151,10 @@ var suspendedStatuses = []SubscriptionStatus{StatusUnpaid, StatusPaused}
 // Suspended reports whether the subscription has one of suspendedStatuses.
 func (s *Subscription) Suspended() bool { return slices.Contains(suspendedStatuses, s.Status) }
 
-// NeverPaid reports whether the subscription never gave its plan because its first payment did not
-// succeed.
-func (s *Subscription) NeverPaid() bool {
-	return s.Status == StatusIncomplete || s.Status == StatusIncompleteExpired
+// NeverPaid reports whether a subscription with this status never gave its plan, because its first
+// payment did not succeed.
+func (s SubscriptionStatus) NeverPaid() bool {
+	return s == StatusIncomplete || s == StatusIncompleteExpired
 }
 
 // suspendedFirst returns the SQL order of inactive subscriptions: suspended ones, then the newest.

@@ -179,9 +179,9 @@ func (p *roster) sumUp(ctx context.Context, db bun.IDB, s *OrganizationSummary) 
 		FROM (SELECT l.*, CASE WHEN l.further_rate = 0 THEN 0 WHEN l.spend_limit IS NULL
 		OR l.cents + l.straight * l.further_rate <= l.spend_limit THEN l.straight
 				WHEN l.cents > l.spend_limit THEN 0 ELSE (l.spend_limit - l.cents) / l.further_rate END AS further
-			FROM (SELECT c.*, CASE WHEN c.reached > c.paid THEN c.reached - c.paid ELSE 0 END AS straight
+			FROM (SELECT c.*, CASE WHEN c.reached > c.base THEN c.reached - c.base ELSE 0 END AS straight
 				FROM (SELECT r.*, r.used * ? / ? AS reached,
-					CASE WHEN r.used > r.overage + r.included THEN r.used ELSE r.overage + r.included END AS paid
+					CASE WHEN r.used > r.overage + r.included THEN r.used ELSE r.overage + r.included END AS base
 					FROM (?) r) c) l) m`,
 		bun.List(p.workspaces), length, elapsed, p.currentRecords()).Scan(ctx, &sums)
 	if err != nil {

@@ -334,20 +334,20 @@ func SubscriptionOf(ctx context.Context, db bun.IDB, email string) (*Held, error
 	return &found[0], nil
 }
 
-// OwnAtStripe returns the plan of a person's own subscription at Stripe that is active and was not
-// canceled; empty without one. The person pays for it even if an organization gives them their plan.
-func OwnAtStripe(ctx context.Context, db bun.IDB, user uuid.UUID) (PlanID, error) {
-	var plans []PlanID
-	err := db.NewSelect().Model((*Subscription)(nil)).Column("plan_id").
+// OwnAtStripe returns a person's own subscription at Stripe that is active and was not canceled; nil
+// without one. The person pays for it even if an organization gives them their plan.
+func OwnAtStripe(ctx context.Context, db bun.IDB, user uuid.UUID) (*Subscription, error) {
+	var found []Subscription
+	err := db.NewSelect().Model(&found).
 		Where("user_id = ? AND stripe_subscription_id IS NOT NULL AND cancel_at IS NULL AND "+ActiveSubscription("subscription"), user).
-		Order("created_at DESC").Limit(1).Scan(ctx, &plans)
+		Order("created_at DESC").Limit(1).Scan(ctx)
 	if err != nil {
-		return "", fmt.Errorf("read the own subscription of %s: %w", user, err)
+		return nil, fmt.Errorf("read the own subscription of %s: %w", user, err)
 	}
-	if len(plans) == 0 {
-		return "", nil
+	if len(found) == 0 {
+		return nil, nil
 	}
-	return plans[0], nil
+	return &found[0], nil
 }
 
 // SubscriptionOfOrganization returns the active subscription that gives an organization its plan.

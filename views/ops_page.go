@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "For each reason: the people who were refused for it in the last 24 hours, with all of their refusals for it " +
-	"in their current billing period. The numbers are approximate."
+const refusalsCounted = "For each reason: all refusals of the people who were refused for it in the last 24 hours, in the billing " +
+	"period of that refusal. The numbers are approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

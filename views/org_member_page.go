@@ -44,10 +44,10 @@ type OrgMember struct {
 // payer says who pays for the member's overage; empty on the free plan.
 func (d OrgMember) payer() string {
 	switch {
-	case d.Plan.Type == models.Team:
+	case d.HasPlan:
 		return "Billed to the organization. "
 	case billed(d.Plan):
-		return "The member pays for this, through a plan of their own. "
+		return "Not billed to the organization. "
 	}
 	return ""
 }

@@ -87,6 +87,14 @@ func (d Org) showsOverage() bool {
 	return d.Summary.Value.OverageRateCents > 0 || d.Cost.Value.Overage.Units > 0
 }
 
+// othersNote says which overage is only on the invoice; empty if there is none.
+func (d Org) othersNote() string {
+	if !d.Subscription.atStripe() || !d.showsOverage() {
+		return ""
+	}
+	return "Overage of people who have left, and of members from before they rejoined, is only on the invoice. "
+}
+
 // moreOverage returns the expected overage from now until the end of the period.
 func (c OrgCost) moreOverage() models.Overage {
 	return models.Overage{Units: c.Forecast.Units - c.Overage.Units, Cents: c.Forecast.Cents - c.Overage.Cents}

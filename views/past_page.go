@@ -82,7 +82,7 @@ func (d Past) costNote() string {
 	const note = "Estimate, before tax; the invoice is authoritative."
 	switch {
 	case d.Usage.Value.SeveralPayers:
-		return "The payer changed in this period. Each payer is billed for the overage of its own time. " + note
+		return "The payer changed in this period, so this overage is on more than one bill. " + note
 	case d.byOrganization():
 		return "Billed to the organization. " + note
 	case d.baseCents() > 0:

@@ -52,7 +52,7 @@ func aboutPlans(d Plans) string {
 		return ""
 	}
 	return "A plan that you buy applies immediately, with all of its included units. To switch from a plan that you pay for " +
-		"here, cancel it first. It stays active until its period ends; then you can buy another one."
+		"here to another one of the same kind, cancel it first. It stays active until its period ends; then you can buy another one."
 }
 
 // wouldHaveCost returns the line that compares the plan by past usage; empty if the plan is not
@@ -168,9 +168,10 @@ func aboutSeats(d Plans, p models.Plan) string {
 	if p.Type != models.Team {
 		return ""
 	}
-	text := "You buy one seat for each current member. The number of seats does not change by itself when members join or leave."
+	text := "You buy one seat for each current member. When members join or leave, the number of seats stays the same; " +
+		"the operator of this service can change it."
 	if running(d.Current) && !d.Current.Shared && d.Current.EndsAt == nil {
-		text += fmt.Sprintf(" You also pay for %s, which then has no effect. Cancel it under “Invoices and payment”.", d.Current.Plan.Name)
+		text += fmt.Sprintf(" Your own subscription to %s then has no effect, but Stripe bills it until you cancel it.", d.Current.Plan.Name)
 	}
 	return text
 }
@@ -178,5 +179,5 @@ func aboutSeats(d Plans, p models.Plan) string {
 // running reports whether the viewer already pays for a plan. The Billing Portal can cancel it, but
 // cannot switch to another plan that bills usage.
 func running(s Subscription) bool {
-	return s.Manageable && s.Status != "" && s.Status != models.StatusCanceled && !s.Suspended
+	return s.Manageable && s.Status.Active()
 }

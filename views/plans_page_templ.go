@@ -111,8 +111,8 @@ func PlansPage(d Plans) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			if d.Current.AlsoPays != "" {
-				templ_7745c5c3_Err = alsoPays(d.Current, !d.StripeConnected).Render(ctx, templ_7745c5c3_Buffer)
+			if d.Current.OwnPlan != "" {
+				templ_7745c5c3_Err = ownPlanNotice(d.Current).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -45,6 +45,12 @@ type Usage struct {
 }
 
 // monthLinks are the links of the months; none on an operator's view of the page.
+// hasTotal reports whether the page shows the sum of the base price and overage: the person has a plan
+// of their own.
+func (d Usage) hasTotal() bool {
+	return d.Subscription.Organization == "" && billed(d.Subscription.Plan)
+}
+
 func (d Usage) monthLinks() charts.Links {
 	if d.ReadOnly {
 		return charts.Links{}
@@ -134,7 +140,7 @@ func availability(c *models.Catalogue, s models.Standing) string {
 	case v.Reason == models.MemberLimitReached && *s.MemberLimit == 0:
 		return fmt.Sprintf("Your member limit is %s. You can use %s as soon as an admin raises the limit.", c.Units(0), c.UnitPlural)
 	case v.Reason == models.MemberLimitReached && !withoutMemberLimit(s).Allowed:
-		return fmt.Sprintf("Your member limit is %s, and no other %s are available either. You get new ones on %s.",
+		return fmt.Sprintf("Your member limit is %s. No other %s are available either. You get new ones on %s.",
 			c.Units(*s.MemberLimit), c.UnitPlural, reset)
 	case v.Reason == models.MemberLimitReached:
 		return fmt.Sprintf("Your member limit is %s. You get new ones on %s, or as soon as an admin raises the limit.",
@@ -178,13 +184,11 @@ func aboutUsage(d Usage) string {
 }
 
 // atStripeNote is shown for a subscription at Stripe while the server is not connected to Stripe.
-const atStripeNote = "Stripe is not connected here at the moment. Your subscription continues there, and overage is billed as soon as " +
-	"Stripe is connected again."
+const atStripeNote = "Stripe is not connected here at the moment, so this page may not show the latest state of the subscription. " +
+	"To change it, ask the operator of this service."
 
-// atStripe reports whether Stripe bills the plan.
-func (s *Subscription) atStripe() bool {
-	return s.Status != "" && s.Status != models.StatusCanceled && !s.Suspended && !s.ByHand
-}
+// atStripe reports whether the plan comes from a subscription at Stripe.
+func (s *Subscription) atStripe() bool { return s.Status.Active() && !s.ByHand }
 
 // priceNote says where the base price comes from; empty without one.
 func (s *Subscription) priceNote() string {
@@ -318,15 +322,19 @@ func forecastText(c *models.Catalogue, s models.Standing, units int64) string {
 		return memberForecast(text, s)
 	}
 	switch {
-	case over.Units <= 0:
+	case over.Units <= 0 && units <= s.Included:
 		return text + ", within the plan."
-	case s.OverageRateCents <= 0, s.PastDue:
+	case over.Units <= 0, s.OverageRateCents <= 0, s.PastDue:
 		return text + ", more than the plan includes."
 	}
 	if beyondMember && (s.SpendLimitCents == nil || s.ForecastOverage(*s.MemberLimit).Cents <= *s.SpendLimitCents) {
 		return memberForecast(text, s)
 	}
-	text += fmt.Sprintf(", %s beyond the plan", models.FormatCount(over.Units))
+	if beyond := models.FormatCount(over.Units); over.Units == units-s.Included {
+		text += fmt.Sprintf(", %s beyond the plan", beyond)
+	} else {
+		text += fmt.Sprintf(", %s of them billed as overage", beyond)
+	}
 	if s.SpendLimitCents == nil || over.Cents <= *s.SpendLimitCents {
 		return fmt.Sprintf("%s: %s of overage.", text, c.FormatMoney(over.Cents)) + sharedLimit(s)
 	}
@@ -340,8 +348,8 @@ func memberForecast(text string, s models.Standing) string {
 // runsOutText says when the units run out: "Runs out about Nov 24".
 func runsOutText(at time.Time) string { return "Runs out about " + at.UTC().Format("Jan 2") }
 
-// hasRate reports whether all units of overage have this price. An average says nothing: units of
-// two prices can have an average that nobody pays.
+// hasRate reports whether the amount is that of all units at this rate. An average says nothing: units
+// of two prices can have an average that nobody pays.
 func hasRate(o models.Overage, rate int64) bool { return rate > 0 && o.Cents == o.Units*rate }
 
 // overageText returns the label of an amount of overage, with the price per unit if all units have

@@ -265,12 +265,12 @@ func TestUsagePageTexts(t *testing.T) {
 		{"overage from before the rate was 0", noRate, []string{"Overage: 3 suggestions $0.90", "So far in this period $18.90"}, nil},
 		{
 			"overage from before the plan ended", freeAgain,
-			[]string{"What will it cost? Free, per month $0.00 Overage: 3 suggestions $0.90", "Nov 2026, so far 5 5 3 $0.90"}, nil,
+			[]string{"What will it cost? Overage: 3 suggestions $0.90 This overage is from a plan that was assigned by hand and has ended.", "Nov 2026, so far 5 5 3 $0.90"}, nil,
 		},
-		{"a subscription while Stripe is not connected", later, []string{"Your subscription continues there"}, []string{"nothing can be bought"}},
+		{"a subscription while Stripe is not connected", later, []string{"Stripe is not connected here at the moment"}, []string{"nothing can be bought"}},
 		{
 			"more than the member limit is used up", bothLimits,
-			[]string{"Your member limit is 5 suggestions, and no other suggestions are available either."}, []string{"raises the limit"},
+			[]string{"Your member limit is 5 suggestions. No other suggestions are available either."}, []string{"raises the limit"},
 		},
 		{"no forecast early", early, nil, []string{"At this pace"}},
 		{"a trial has an end and no base price", trying(false), []string{
@@ -351,10 +351,18 @@ func TestRareStatesOfASubscription(t *testing.T) {
 		page          string
 		want, without []string
 	}{
-		{"usage-also-pays", []string{"You also pay for Pro", "has no effect while your plan comes from Lantern and Kettle."}, nil},
-		{"usage-never-paid", []string{"The first payment has not succeeded", "you are on the free plan"}, []string{"has ended", "Since "}},
 		{
-			"past-several-payers", []string{"The payer changed in this period.", "Overage: 18 × $0.20 $3.60"},
+			"usage-own-plan", []string{
+				"You also have your own subscription to Pro", "it has no effect while your plan comes from Lantern and Kettle.",
+				"Cancel Pro in Stripe",
+			}, nil,
+		},
+		{
+			"usage-never-paid", []string{"The first payment has not succeeded So you are on the free plan. Invoices and payment"},
+			[]string{"has ended", "Since "},
+		},
+		{
+			"past-several-payers", []string{"The payer changed in this period, so this overage is on more than one bill.", "Overage: 18 × $0.20 $3.60"},
 			[]string{"In this period $", "Billed to the organization"},
 		},
 	} {

@@ -122,16 +122,16 @@ type Subscription struct {
 	// Trial means that the base price is 0 until TrialEnd. TrialEnd is nil if it is unknown.
 	Trial    bool
 	TrialEnd *time.Time
-	// Suspended means that it gives no plan, because it is unpaid or paused at Stripe. NeverPaid means
-	// that it never gave one, because its first payment did not succeed; Status is then canceled.
-	Suspended, NeverPaid bool
+	// Suspended means that it gives no plan, because it is unpaid or paused at Stripe.
+	Suspended bool
 	// ByHand means that the plan was assigned without Stripe, so Stripe does not bill it.
 	ByHand bool
 	// Manageable means that the viewer may open Stripe's Billing Portal for it.
 	Manageable bool
-	// AlsoPays is the name of the plan that the person pays for at Stripe although Organization gives
-	// them their plan; empty without one.
-	AlsoPays string
+	// OwnPlan is the name of the plan that the person subscribes to at Stripe although Organization
+	// gives them their plan; empty without one. OwnManageable means that they may open the portal for it.
+	OwnPlan       string
+	OwnManageable bool
 }
 
 // basePriceCents returns the current monthly price of the plan, for a team plan per seat.

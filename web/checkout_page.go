@@ -167,7 +167,7 @@ func (s *Server) portal(c echo.Context, viewer *models.Viewer) error {
 // managed returns the Stripe customer that the viewer may manage: the one whose subscription gives
 // them their plan, otherwise one that they bought a plan with before. It is empty if there is none.
 // of is the value of FieldOrganization: for an admin, "true" selects the organization's customer, if
-// there is one, and "false" selects the viewer's own.
+// there is one, and "false" selects only the viewer's own.
 func (s *Server) managed(ctx context.Context, viewer *models.Viewer, of string) (string, error) {
 	own, organization := billing.Buyer{UserID: viewer.User.ID}, billing.Buyer{}
 	if viewer.IsAdmin() {
@@ -179,9 +179,11 @@ func (s *Server) managed(ctx context.Context, viewer *models.Viewer, of string) 
 		}
 	}
 	if of == "false" {
-		if customer, err := s.shop.CustomerOf(ctx, own); !errors.Is(err, billing.ErrNoCustomer) {
-			return customer, err
+		held, err := models.OwnAtStripe(ctx, s.db, viewer.User.ID)
+		if err != nil || held == nil {
+			return "", err
 		}
+		return *held.StripeCustomerID, nil
 	}
 	held, err := models.SubscriptionOf(ctx, s.db, viewer.User.Email)
 	if err != nil {

@@ -286,14 +286,15 @@ func TestAPlanOfOnesOwnBesideTheOrganizations(t *testing.T) {
 			return bought
 		}
 		own := buy("pro")
-		says(t, "before the purchase", ada.get("/plans").main(), []string{"You buy one seat for each current member.", "You also pay for Pro"}, nil)
-		if p := ada.get("/usage"); strings.Contains(p.main(), "You also pay") {
+		says(t, "before the purchase", ada.get("/plans").main(), []string{"You buy one seat for each current member.",
+			"Your own subscription to Pro then has no effect"}, nil)
+		if p := ada.get("/usage"); strings.Contains(p.main(), "your own subscription") {
 			t.Errorf("the own plan has an effect: %s", p.main())
 		}
 		team := buy("team")
 		for _, path := range []string{"/usage", "/plans"} {
 			p := ada.get(path)
-			says(t, path, p.main(), []string{"You also pay for Pro", "has no effect while your plan comes from Acme."}, nil)
+			says(t, path, p.main(), []string{"You also have your own subscription to Pro", "has no effect while your plan comes from Acme."}, nil)
 			address := ada.post(views.PathPortal, url.Values{"organization": {"false"}}).left(t)
 			if got := stand.Object(address[strings.LastIndex(address, "/")+1:])["customer"]; got != stand.Object(own)["customer"] {
 				t.Errorf("the portal of the own plan is that of %v", got)
@@ -308,7 +309,7 @@ func TestAPlanOfOnesOwnBesideTheOrganizations(t *testing.T) {
 		}
 		stand.ChangeSubscription(own, func(s *stripetest.Subscription) { s.CancelAtPeriodEnd = true })
 		f.receiveWebhook(stand, "customer.subscription.updated", own)
-		if p := ada.get("/usage"); strings.Contains(p.main(), "You also pay") {
+		if p := ada.get("/usage"); strings.Contains(p.main(), "your own subscription") {
 			t.Errorf("after it was canceled: %s", p.main())
 		}
 	})

@@ -80,7 +80,7 @@ func (s *Server) showOpsPerson(c echo.Context, user *models.UserEntry, status in
 		page.OnlyAdmin = len(admins) == 1 && admins[0].ID == user.ID
 	}
 	page.Person, page.Identities, page.Usage = *user, known, s.loadUsage(c, of)
-	page.Usage.ReadOnly, page.Usage.Subscription.Manageable = true, false
+	page.Usage.ReadOnly, page.Usage.Subscription.Manageable, page.Usage.Subscription.OwnManageable = true, false, false
 	page.Usage.Frame.Errors = errs
 	if n, ok := personNotices[s.flashed(c, slices.Collect(maps.Keys(personNotices))...)]; ok && len(errs) == 0 {
 		page.Usage.Frame.Notices = []ui.Notice{n}

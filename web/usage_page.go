@@ -74,8 +74,11 @@ func (s *Server) limitNotices(c echo.Context, standing views.Widget[models.Stand
 	case limitSaved:
 		n := ui.Notice{Kind: ui.Done, Title: "Spend limit saved"}
 		if limit != nil {
-			n.Text = fmt.Sprintf("Extra %s are paused once your overage in a billing period reaches %s. Your overage so far is still billed.",
+			n.Text = fmt.Sprintf("Extra %s are paused when one more would exceed %s in a billing period.",
 				s.catalogue.UnitPlural, s.catalogue.FormatMoney(*limit))
+			if standing.Value.OverageCents > 0 {
+				n.Text += " Your overage so far is still billed."
+			}
 		}
 		return []ui.Notice{n}
 	case limitRemoved:
@@ -142,22 +145,22 @@ func (s *Server) subscription(c echo.Context, viewer *models.Viewer, standing vi
 			shown.Organization = held.Organization // it no longer gives the plan after its subscription has ended
 		}
 		if shown.Organization != "" {
-			shown.AlsoPays = s.alsoPays(c, viewer)
+			shown.OwnPlan, shown.OwnManageable = s.ownPlan(c, viewer), s.shop != nil
 		}
 		s.addState(&shown, &held.Subscription, viewer)
 	}
 	return shown
 }
 
-// alsoPays returns the name of the plan that the viewer pays for at Stripe; empty without one.
-func (s *Server) alsoPays(c echo.Context, viewer *models.Viewer) string {
-	plan := load(s, c, "own subscription", func(ctx context.Context) (models.PlanID, error) {
+// ownPlan returns the name of the plan that the viewer subscribes to at Stripe; empty without one.
+func (s *Server) ownPlan(c echo.Context, viewer *models.Viewer) string {
+	own := load(s, c, "own subscription", func(ctx context.Context) (*models.Subscription, error) {
 		return models.OwnAtStripe(ctx, s.db, viewer.User.ID)
 	}).Value
-	if plan == "" {
+	if own == nil {
 		return ""
 	}
-	return s.catalogue.PlanOf(plan).Name
+	return s.catalogue.PlanOf(own.PlanID).Name
 }
 
 // addState adds the state of a subscription, when it ends, and whether the viewer may manage it in
@@ -170,11 +173,9 @@ func (s *Server) addState(shown *views.Subscription, held *models.Subscription, 
 	shown.ByHand = held.Active() && held.StripeSubscriptionID == nil
 	shown.Manageable = s.mayManage(held, viewer)
 	shown.Suspended = held.Suspended()
-	if !held.Active() && !shown.Suspended {
+	if !held.Active() && !shown.Suspended && !held.Status.NeverPaid() {
 		shown.Status = models.StatusCanceled
-		if shown.NeverPaid = held.NeverPaid(); shown.NeverPaid {
-			shown.EndsAt = nil
-		} else if shown.EndsAt == nil {
+		if shown.EndsAt == nil {
 			shown.EndsAt = utc(&held.UpdatedAt)
 		}
 	}

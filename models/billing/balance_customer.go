@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/stripe/stripe-go/v76"
-
 	"tollgate/models"
 )
 
@@ -111,8 +109,7 @@ func (c *billedCustomer) lacksItem(plan models.PlanID, p models.Period) bool {
 		switch {
 		case s.CurrentPeriodEnd != nil && !s.CurrentPeriodEnd.After(p.Start),
 			s.Status == models.StatusCanceled && s.InactiveSince != nil && !s.InactiveSince.After(p.Start),
-			s.Status == models.SubscriptionStatus(stripe.SubscriptionStatusIncomplete),
-			s.Status == models.SubscriptionStatus(stripe.SubscriptionStatusIncompleteExpired):
+			s.Status.NeverPaid():
 			// This subscription does not bill the period.
 		case s.OverageItems == nil || slices.Contains(strings.Fields(*s.OverageItems), string(plan)):
 			return false

@@ -340,11 +340,11 @@ func IsStripe(err error) bool {
 // as one about a key without permission.
 func IsRefused(err error) bool {
 	e := stripeError(err)
-	if e == nil {
+	if e == nil || errors.Is(err, errFasterClick) {
 		return false
 	}
 	switch e.HTTPStatusCode {
-	case http.StatusConflict, http.StatusTooEarly, http.StatusTooManyRequests:
+	case http.StatusConflict, http.StatusFailedDependency, http.StatusTooEarly, http.StatusTooManyRequests:
 		return false
 	}
 	return e.HTTPStatusCode >= http.StatusBadRequest && e.HTTPStatusCode < http.StatusInternalServerError

@@ -119,7 +119,7 @@ func (a *application) applySubscription(ctx context.Context, customer *models.St
 
 // appointBuyer makes the buyer of a new subscription the first admin of its organization.
 func (a *application) appointBuyer(ctx context.Context, s *stripe.Subscription, row, next *models.Subscription) error {
-	began := row == nil || row.Status == models.SubscriptionStatus(stripe.SubscriptionStatusIncomplete)
+	began := row == nil || row.Status == models.StatusIncomplete
 	buyer, err := uuid.Parse(s.Metadata[metadataBuyer])
 	if err != nil || !began || !next.Active() || next.OrganizationID == nil {
 		return nil

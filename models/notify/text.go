@@ -108,6 +108,11 @@ func (w *Worker) message(n *models.DueNotice, about subject) message {
 		m.paragraphs = []string{fmt.Sprintf("%s of %s ends on %s. The subscription is billed from then on, unless you cancel it. "+
 			"To cancel, open the page with the plans and select “Invoices and payment”.",
 			whose, plan.Name, models.FormatReset(f.TrialEnd))}
+		if in := about.situation; in != nil && in.PaidByOrganization {
+			m.paragraphs = []string{fmt.Sprintf("Your trial of %s ends on %s. Your plan comes from %s, so %s has no effect, but it is billed "+
+				"from then on, unless you cancel it. You can cancel it on the page with the plans.",
+				plan.Name, models.FormatReset(f.TrialEnd), in.Organization, plan.Name)}
+		}
 		m.step = link("Open the page with the plans", "/plans")
 	case models.NoticePaymentPastDue:
 		m.title = "Payment failed"

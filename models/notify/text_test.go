@@ -90,6 +90,10 @@ func TestTexts(t *testing.T) {
 			"Your trial ends soon. Your trial of Pro ends on Nov 26, 2026, 12:00 UTC. The subscription is billed from then on, " +
 				"unless you cancel it. To cancel, open the page with the plans and select “Invoices and payment”. " +
 				"Open the page with the plans: https://t.example/plans"},
+		{models.NoticeTrialEnding, 0, models.NoticeFacts{Plan: "pro", TrialEnd: noon.Add(72 * time.Hour)}, member,
+			"Your trial ends soon. Your trial of Pro ends on Nov 26, 2026, 12:00 UTC. Your plan comes from Acme, so Pro has no effect, but " +
+				"it is billed from then on, unless you cancel it. You can cancel it on the page with the plans. " +
+				"Open the page with the plans: https://t.example/plans"},
 		{models.NoticePaymentPastDue, 0, models.NoticeFacts{Plan: "pro"}, alone,
 			"Payment failed. The last payment failed. Included suggestions are not affected. " +
 				"Update the payment method: https://t.example/usage"},

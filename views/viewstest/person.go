@@ -102,7 +102,7 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	d = Member(t, "pro", 43, 75)
 	d.Standing.Value.SpendLimitCents = new(int64(500))
 	d.Frame.Notices = []ui.Notice{{
-		Kind: ui.Done, Title: "Spend limit saved", Text: "Extra suggestions are paused once your overage in a billing period reaches $5.00. Your overage so far is still billed.",
+		Kind: ui.Done, Title: "Spend limit saved", Text: "Extra suggestions are paused when one more would exceed $5.00 in a billing period.",
 	}}
 	add("spend-limit-saved", d)
 
@@ -121,8 +121,8 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 
 	add("team", Member(t, "business", 88, 100))
 	d = Member(t, "business", 88, 100)
-	d.Subscription.AlsoPays = "Pro"
-	add("also-pays", d)
+	d.Subscription.OwnPlan, d.Subscription.OwnManageable = "Pro", true
+	add("own-plan", d)
 	limited := func(used, limit int64) views.Usage {
 		d := Member(t, "business", used, 100)
 		d.Standing.Value.MemberLimit = &limit
@@ -171,7 +171,7 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	d.Subscription.Status, d.Subscription.EndsAt = models.StatusCanceled, new(november.Start)
 	add("canceled", d)
 	d = Member(t, "free", 1, 5)
-	d.Subscription.Status, d.Subscription.NeverPaid = models.StatusCanceled, true
+	d.Subscription.Status, d.Subscription.Manageable = models.StatusIncomplete, true
 	add("never-paid", d)
 	d = Member(t, "free", 3, 5)
 	d.StripeConnected = false

@@ -55,8 +55,8 @@ var HelpTexts = kong.Vars{
 		"to the variable's name. Without these variables, people can sign in only with one-time links. " +
 		"For the slash command and the App Home in Slack, set $SLACK_SIGNING_SECRET and $SLACK_BOT_TOKEN.",
 	"help_stripe_api_base": "For tests: the URL of a stand-in for Stripe on this machine. For Stripe itself, set " +
-		"$STRIPE_SECRET_KEY and $STRIPE_WEBHOOK_SECRET. Without them, usage is recorded, and the pages say that billing " +
-		"is not available.",
+		"$STRIPE_SECRET_KEY and $STRIPE_WEBHOOK_SECRET. Without them, usage is recorded, and the pages say that " +
+		"nothing can be bought.",
 	"help_slack_api_base": "For tests: the URL of a stand-in for Slack's API on this machine. It does not apply to sign-in; for that, " +
 		"see --oidc-issuer.",
 	"help_smtp": "The mail server for notices, such as smtp://USER:PASSWORD@HOST:587?from=tollgate@example.com. smtps:// uses TLS " +

@@ -1143,7 +1143,7 @@ export interface components {
             name: string;
             /**
              * Format: int64
-             * @description Units beyond each member's included units. They are billed.
+             * @description Overage of all current members: billed units beyond their included ones, whoever pays for them.
              */
             overage: number;
             /**
@@ -1186,7 +1186,7 @@ export interface components {
             name: string;
             /**
              * Format: int64
-             * @description Units beyond the included units. They are billed.
+             * @description Billed units beyond the included ones, whoever pays for them.
              */
             overage: number;
             /**
