@@ -57,17 +57,19 @@ together := ^($(together)|TestAMetersListMayHang|TestLimiter)$$
 # -parallel, because many tests wait for a timeout or a slow connection. -vet=off, because `go vet`
 # runs first. -count=1, because go test's cache ignores the program that web/e2e builds and starts.
 # -pgo=off, because with the profile, everything that the program imports is compiled a second time.
-tested := -vet=off -pgo=off -count=1 -parallel 3 -timeout 12m
+# -ldflags=-w, because linking without debug information takes two thirds of the time.
+tested := -vet=off -pgo=off -ldflags=-w -count=1 -parallel 3 -timeout 12m
 
-# Installs what the tests need if it is missing; see deps. The tests under the race detector run at
-# the same time as the others. The packages that take longest come first.
+# Installs what the tests need if it is missing; see deps. The tests under the race detector, and some
+# others, run at the same time as the rest. The packages that take longest come first.
 test: deps
 	go vet -pgo=off ./...
 	go vet -pgo=off -tags profile . ./web/cli
-	{ $(race) $(tested) -skip '$(alone)' ./models/enforcement && $(race) $(tested) -run '$(together)' ./models/billing; } & raced=$$!; \
-	go test $(tested) -p 2 ./web/e2e ./web $$(go list ./... | grep -vE '/web(/e2e)?$$|/models/enforcement$$') && \
-	go test $(tested) -run '$(alone)' ./models/enforcement; \
-	plain=$$?; wait $$raced && exit $$plain
+	{ $(race) $(tested) -skip '$(alone)' ./models/enforcement && $(race) $(tested) -run '$(together)' ./models/billing && \
+	go test $(tested) -run '$(alone)' ./models/enforcement && go test $(tested) ./web/bench; } & beside=$$!; \
+	go test $(tested) -p 2 ./web/e2e ./web ./web/browsertest \
+		$$(go list ./... | grep -vE '/web(/e2e|/bench|/browsertest)?$$|/models/enforcement$$'); \
+	rest=$$?; wait $$beside && exit $$rest
 
 # Runs all tests under the race detector.
 race: deps

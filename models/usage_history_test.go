@@ -50,9 +50,10 @@ func TestMonths(t *testing.T) {
 	}
 }
 
-// Without one payer for all overage of a past period, nobody paid its sum.
+// A past period has a total only if all of its overage has the same payer.
 func TestPastUsageOfSeveralPayers(t *testing.T) {
-	october := models.PeriodQuery{Start: day(2026, 10, 1), End: day(2026, 11, 1), Whole: models.Period{Start: day(2026, 10, 1), End: day(2026, 11, 1)}}
+	month := models.Period{Start: day(2026, 10, 1), End: day(2026, 11, 1)}
+	october := models.PeriodQuery{Start: month.Start, End: month.End, Whole: month}
 	record := func(from, to int, used int64, payer string) models.UsageRecord {
 		r := recordOf(day(2026, 10, from), day(2026, 10, to), used, 10, 30)
 		r.Payer = &payer

@@ -349,7 +349,7 @@ func memberForecast(text string, s models.Standing) string {
 func runsOutText(at time.Time) string { return "Runs out about " + at.UTC().Format("Jan 2") }
 
 // hasRate reports whether the amount is that of all units at this rate. An average says nothing: units
-// of two prices can have an average that nobody pays.
+// of two prices can have an average that is the price of neither.
 func hasRate(o models.Overage, rate int64) bool { return rate > 0 && o.Cents == o.Units*rate }
 
 // overageText returns the label of an amount of overage, with the price per unit if all units have

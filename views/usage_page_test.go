@@ -265,9 +265,15 @@ func TestUsagePageTexts(t *testing.T) {
 		{"overage from before the rate was 0", noRate, []string{"Overage: 3 suggestions $0.90", "So far in this period $18.90"}, nil},
 		{
 			"overage from before the plan ended", freeAgain,
-			[]string{"What will it cost? Overage: 3 suggestions $0.90 This overage is from a plan that was assigned by hand and has ended.", "Nov 2026, so far 5 5 3 $0.90"}, nil,
+			[]string{
+				"What will it cost? Overage: 3 suggestions $0.90 This overage is from a plan that was assigned by hand and has ended.",
+				"Nov 2026, so far 5 5 3 $0.90",
+			}, nil,
 		},
-		{"a subscription while Stripe is not connected", later, []string{"Stripe is not connected here at the moment"}, []string{"nothing can be bought"}},
+		{
+			"a subscription while Stripe is not connected", later, []string{"Stripe is not connected here at the moment"},
+			[]string{"nothing can be bought"},
+		},
 		{
 			"more than the member limit is used up", bothLimits,
 			[]string{"Your member limit is 5 suggestions. No other suggestions are available either."}, []string{"raises the limit"},
@@ -362,7 +368,8 @@ func TestRareStatesOfASubscription(t *testing.T) {
 			[]string{"has ended", "Since "},
 		},
 		{
-			"past-several-payers", []string{"The payer changed in this period, so this overage is on more than one bill.", "Overage: 18 × $0.20 $3.60"},
+			"past-several-payers",
+			[]string{"The payer changed in this period, so this overage is on more than one bill.", "Overage: 18 × $0.20 $3.60"},
 			[]string{"In this period $", "Billed to the organization"},
 		},
 	} {

@@ -23,7 +23,7 @@ type organizationAnswer struct {
 	ActiveUsers      int64          `json:"active_users" doc:"Users who used at least one unit in the period."`
 	TotalSuggestions int64          `json:"total_suggestions" doc:"Units used by all users."`
 	AveragePerUser   jsonHundredths `json:"average_per_user" doc:"Average over all users, with two decimals."`
-	Overage          int64          `json:"overage" doc:"Overage of all current members: billed units beyond their included ones, whoever pays for them."`
+	Overage          int64          `json:"overage" doc:"Overage of the current members: billed units beyond the included ones, whoever pays."`
 	OverageCents     int64          `json:"overage_cents" doc:"Estimate in cents, before tax."`
 	SpendLimitCents  *int64         `json:"spend_limit_cents"`
 	MemberLimit      *int64         `json:"member_limit"`

@@ -324,7 +324,8 @@ func TestStripeRefusesARequest(t *testing.T) {
 		if p.status != http.StatusBadGateway || p.header.Get("Retry-After") != "" {
 			t.Errorf("%s %v", p.kind(), p.header)
 		}
-		says(t, "the page", p.main(), []string{"Stripe refused the request", "Nothing was bought or changed.", "Reference"}, []string{"Try again"})
+		says(t, "the page", p.main(), []string{"Stripe refused the request", "Nothing was bought or changed.", "Reference"},
+			[]string{"Try again"})
 	})
 }
 

@@ -319,7 +319,8 @@ func TestTheSpendLimit(t *testing.T) {
 			t.Errorf("set: %s %s", p.kind(), p.main())
 		}
 		allowed(true, nil, 500)
-		if p := b.get("/usage"); !strings.Contains(p.main(), "Spend limit saved Extra suggestions are paused when one more would exceed $5.00 in a billing period. Your overage so far is still billed.") ||
+		if p := b.get("/usage"); !strings.Contains(p.main(), "Spend limit saved Extra suggestions are paused when one more would exceed "+
+			"$5.00 in a billing period. Your overage so far is still billed.") ||
 			!strings.Contains(textOf(p.section("spend-limit")), "$5.00 (16 suggestions beyond the plan)") {
 			t.Errorf("after it was set: %s", p.main())
 		}

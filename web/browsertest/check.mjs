@@ -2,7 +2,7 @@
 // job is JSON on standard input:
 //
 //	{chromium, arguments, tabs,
-//	 pages: [{name, address, printed, view, shots, shown, destination}],
+//	 pages: [{name, address, printed, view, scriptless, shots, shown, destination}],
 //	 views: [{scheme, forced, width, walk}]}
 //
 // A line is {name, problems: [{check, where, what}]}.
@@ -41,7 +41,11 @@ try {
 				if (['error', 'warning'].includes(message.type())) report('console', message.location().url, message.text());
 			});
 			t.on('pageerror', (error) => report('console', t.url(), String(error)));
-			t.on('requestfailed', (request) => report('console', request.url(), request.failure()?.errorText ?? 'failed'));
+			t.on('requestfailed', (request) => {
+				const error = request.failure()?.errorText ?? 'failed';
+				// The next page cancels what is still loading, such as the icon.
+				if (error !== 'net::ERR_ABORTED') report('console', request.url(), error);
+			});
 		}
 		for (let page; (page = waiting.shift()); ) {
 			problems = [];
@@ -59,7 +63,7 @@ try {
 	await browser.close();
 }
 
-async function look(tab, bare, { address, printed, view: only }, report) {
+async function look(tab, bare, { address, printed, view: only, scriptless }, report) {
 	const response = await tab.goto(address);
 
 	const { results } = await html.validateString(await response.text());
@@ -82,7 +86,7 @@ async function look(tab, bare, { address, printed, view: only }, report) {
 	await tab.setViewportSize({ width: 1280, height });
 	for (const what of await tab.evaluate(brokenWords)) report('word', '1280', what);
 	if (printed) await print(tab, printed, report);
-	await withoutScript(tab, bare, address, report);
+	if (scriptless) await withoutScript(tab, bare, address, report);
 }
 
 // follow selects the button of a page's form and checks where it leads.

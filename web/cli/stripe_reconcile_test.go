@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -116,27 +117,21 @@ func TestReconciliationIsPrinted(t *testing.T) {
 
 // Any difference, failed or lost report, unexplained balance or unread total is an error.
 func TestReconciliationError(t *testing.T) {
-	const command = "stripe reconcile: "
+	problems := func(differences, failed, lost, unexplained int) string {
+		return fmt.Sprintf("stripe reconcile: differences: %d; failed reports: %d; verified reports that Stripe no longer has: %d; "+
+			"billing periods with unexplained overage: %d", differences, failed, lost, unexplained)
+	}
 	unread := errors.New("some totals could not be read: cus_3")
 	var unexplained models.OverageBalance
 	unexplained.Add(models.OverageUnexplained, models.OverageSum{Cents: 1})
 	for want, c := range map[string]billing.Reconciliation{
-		"": {Periods: []billing.ReconciledPeriod{{}}},
-		command + "differences: 1; failed reports: 0; verified reports that Stripe no longer has: 0; billing periods with unexplained overage: 0": {
-			Periods: []billing.ReconciledPeriod{{}, {Difference: -1}},
-		},
-		command + "differences: 0; failed reports: 5; verified reports that Stripe no longer has: 0; billing periods with unexplained overage: 0": {
-			FailedReports: 5,
-		},
-		command + "differences: 0; failed reports: 0; verified reports that Stripe no longer has: 2; billing periods with unexplained overage: 0": {
-			LostReports: 2,
-		},
-		command + "differences: 0; failed reports: 0; verified reports that Stripe no longer has: 0; billing periods with unexplained overage: 1": {
-			Periods: []billing.ReconciledPeriod{{OverageBalance: unexplained}},
-		},
-		unread.Error(): {Unread: unread},
-		command + "differences: 0; failed reports: 0; verified reports that Stripe no longer has: 2; billing periods with unexplained overage: 0\n" +
-			unread.Error(): {LostReports: 2, Unread: unread},
+		"":                   {Periods: []billing.ReconciledPeriod{{}}},
+		problems(1, 0, 0, 0): {Periods: []billing.ReconciledPeriod{{}, {Difference: -1}}},
+		problems(0, 5, 0, 0): {FailedReports: 5},
+		problems(0, 0, 2, 0): {LostReports: 2},
+		problems(0, 0, 0, 1): {Periods: []billing.ReconciledPeriod{{OverageBalance: unexplained}}},
+		unread.Error():       {Unread: unread},
+		problems(0, 0, 2, 0) + "\n" + unread.Error(): {LostReports: 2, Unread: unread},
 	} {
 		got := ""
 		if err := reconciliationError(&c); err != nil {

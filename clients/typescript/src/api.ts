@@ -1143,7 +1143,7 @@ export interface components {
             name: string;
             /**
              * Format: int64
-             * @description Overage of all current members: billed units beyond their included ones, whoever pays for them.
+             * @description Overage of the current members: billed units beyond the included ones, whoever pays.
              */
             overage: number;
             /**
