@@ -241,8 +241,8 @@ func TestOrganizationForecast(t *testing.T) {
 			}
 		}
 		f.exec(t, "UPDATE subscriptions SET status = 'active'")
-		// Units that were recorded without overage, while the payment was past due, stay unbilled: of 60
-		// units, 8 more are. By the end of the month, 80 are used at this pace.
+		// Of 60 units, 50 are included, 2 are overage, and 8 stay unbilled, because they were recorded while
+		// the payment was past due.
 		f.exec(t, "UPDATE usage_records SET suggestions_used = 60")
 		s, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, id)
 		if err != nil {

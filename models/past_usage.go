@@ -20,7 +20,8 @@ type PastUsage struct {
 	// BeforeSignUp means that the person did not exist yet.
 	BeforeSignUp bool
 	// Payer is the result of PayerOf for the period's last record; nil if unknown. SeveralPayers means
-	// that another payer has overage in this period, because the payer changed.
+	// that an earlier payer has overage in this period, too, or alone. It is false if the last plan is
+	// the free one, because then only the earlier payer pays.
 	Payer         *string
 	SeveralPayers bool
 	// Days are those of this period and of the one before it.
@@ -57,7 +58,7 @@ func NewPastUsage(current Standing, records []UsageRecord, signedUp time.Time, q
 		s.Plan, s.OverageRateCents, s.SpendLimitCents, s.MemberLimit = r.PlanID, r.OverageRateCents, r.SpendLimitCents, r.MemberLimit
 		u.Payer = r.Payer
 	}
-	u.SeveralPayers = slices.ContainsFunc(selected, func(r UsageRecord) bool {
+	u.SeveralPayers = s.Plan != FreePlan && slices.ContainsFunc(selected, func(r UsageRecord) bool {
 		return r.OverageUsed > 0 && r.Payer != nil && u.Payer != nil && *r.Payer != *u.Payer
 	})
 	u.BeforeSignUp = !u.Recorded && !s.Period.End.After(signedUp)

@@ -50,15 +50,17 @@ func TestMonths(t *testing.T) {
 	}
 }
 
-// A past period has a total only if all of its overage has the same payer.
+// A past period has a total only if its last payer pays for all of its overage.
 func TestPastUsageOfSeveralPayers(t *testing.T) {
 	month := models.Period{Start: day(2026, 10, 1), End: day(2026, 11, 1)}
 	october := models.PeriodQuery{Start: month.Start, End: month.End, Whole: month}
 	record := func(from, to int, used int64, payer string) models.UsageRecord {
 		r := recordOf(day(2026, 10, from), day(2026, 10, to), used, 10, 30)
-		r.Payer = &payer
+		r.Payer, r.PlanID = &payer, "pro"
 		return r
 	}
+	free := record(20, 32, 5, "")
+	free.PlanID = models.FreePlan
 	for name, test := range map[string]struct {
 		records []models.UsageRecord
 		want    bool
@@ -67,6 +69,7 @@ func TestPastUsageOfSeveralPayers(t *testing.T) {
 		"two payers of overage":     {[]models.UsageRecord{record(1, 20, 15, "cus_1"), record(20, 32, 15, "cus_2")}, true},
 		"only the first has some":   {[]models.UsageRecord{record(1, 20, 15, "cus_1"), record(20, 32, 5, "cus_2")}, true},
 		"only the last one has any": {[]models.UsageRecord{record(1, 20, 5, ""), record(20, 32, 15, "cus_2")}, false},
+		"the plan ended":            {[]models.UsageRecord{record(1, 20, 15, "cus_1"), free}, false},
 	} {
 		if got := models.NewPastUsage(models.Standing{Period: november}, test.records, day(2026, 1, 1), october); got.SeveralPayers != test.want {
 			t.Errorf("%s: %v", name, got.SeveralPayers)

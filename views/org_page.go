@@ -87,7 +87,8 @@ func (d Org) showsOverage() bool {
 	return d.Summary.Value.OverageRateCents > 0 || d.Cost.Value.Overage.Units > 0
 }
 
-// othersNote says which overage is only on the invoice; empty if there is none.
+// othersNote says which overage is only on the invoice; empty if the plan is not at Stripe or the page
+// shows no overage.
 func (d Org) othersNote() string {
 	if !d.Subscription.atStripe() || !d.showsOverage() {
 		return ""

@@ -82,7 +82,9 @@ func (d Past) costNote() string {
 	const note = "Estimate, before tax; the invoice is authoritative."
 	switch {
 	case d.Usage.Value.SeveralPayers:
-		return "The payer changed in this period, so this overage is on more than one bill. " + note
+		return "The payer changed in this period. Some or all of this overage is billed to an earlier payer. " + note
+	case !billed(d.plan()):
+		return earlierPlan + note
 	case d.byOrganization():
 		return "Billed to the organization. " + note
 	case d.baseCents() > 0:
@@ -95,7 +97,9 @@ func (d Past) costNote() string {
 func (d Past) byOrganization() bool { return d.plan().Type == models.Team }
 
 // hasTotal reports whether the page shows what the person paid in total.
-func (d Past) hasTotal() bool { return !d.byOrganization() && !d.Usage.Value.SeveralPayers }
+func (d Past) hasTotal() bool {
+	return billed(d.plan()) && !d.byOrganization() && !d.Usage.Value.SeveralPayers
+}
 
 // baseCents returns the base price that the person paid for the period.
 func (d Past) baseCents() int64 {

@@ -44,13 +44,13 @@ type Usage struct {
 	ReadOnly bool
 }
 
-// monthLinks are the links of the months; none on an operator's view of the page.
 // hasTotal reports whether the page shows the sum of the base price and overage: the person has a plan
 // of their own.
 func (d Usage) hasTotal() bool {
 	return d.Subscription.Organization == "" && billed(d.Subscription.Plan)
 }
 
+// monthLinks are the links of the months; none on an operator's view of the page.
 func (d Usage) monthLinks() charts.Links {
 	if d.ReadOnly {
 		return charts.Links{}
@@ -137,11 +137,11 @@ func verdictText(c *models.Catalogue, s models.Standing) string {
 func availability(c *models.Catalogue, s models.Standing) string {
 	reset := models.FormatReset(s.Period.End)
 	switch v := models.Decide(s, 1); {
+	case v.Reason == models.MemberLimitReached && !withoutMemberLimit(s).Allowed:
+		return fmt.Sprintf("Your member limit is %s. Without it, none would be available either. You get new ones on %s.",
+			c.Units(*s.MemberLimit), reset)
 	case v.Reason == models.MemberLimitReached && *s.MemberLimit == 0:
 		return fmt.Sprintf("Your member limit is %s. You can use %s as soon as an admin raises the limit.", c.Units(0), c.UnitPlural)
-	case v.Reason == models.MemberLimitReached && !withoutMemberLimit(s).Allowed:
-		return fmt.Sprintf("Your member limit is %s. No other %s are available either. You get new ones on %s.",
-			c.Units(*s.MemberLimit), c.UnitPlural, reset)
 	case v.Reason == models.MemberLimitReached:
 		return fmt.Sprintf("Your member limit is %s. You get new ones on %s, or as soon as an admin raises the limit.",
 			c.Units(*s.MemberLimit), reset)
@@ -182,6 +182,9 @@ func aboutUsage(d Usage) string {
 	}
 	return d.Subscription.Plan.Name + " plan" + origin(d)
 }
+
+// earlierPlan is shown with the overage of a person who is on the free plan now.
+const earlierPlan = "This overage is from an earlier plan in this billing period. It is billed to the payer of that plan. "
 
 // atStripeNote is shown for a subscription at Stripe while the server is not connected to Stripe.
 const atStripeNote = "Stripe is not connected here at the moment, so this page may not show the latest state of the subscription. " +
@@ -321,10 +324,11 @@ func forecastText(c *models.Catalogue, s models.Standing, units int64) string {
 	if beyondMember && *s.MemberLimit <= s.Included {
 		return memberForecast(text, s)
 	}
+	billable := over.Units > 0 && s.OverageRateCents > 0 && !s.PastDue
 	switch {
-	case over.Units <= 0 && units <= s.Included:
+	case !billable && units-s.Overage <= s.Included:
 		return text + ", within the plan."
-	case over.Units <= 0, s.OverageRateCents <= 0, s.PastDue:
+	case !billable:
 		return text + ", more than the plan includes."
 	}
 	if beyondMember && (s.SpendLimitCents == nil || s.ForecastOverage(*s.MemberLimit).Cents <= *s.SpendLimitCents) {
@@ -333,7 +337,7 @@ func forecastText(c *models.Catalogue, s models.Standing, units int64) string {
 	if beyond := models.FormatCount(over.Units); over.Units == units-s.Included {
 		text += fmt.Sprintf(", %s beyond the plan", beyond)
 	} else {
-		text += fmt.Sprintf(", %s of them billed as overage", beyond)
+		text += fmt.Sprintf(", of which %s are overage", beyond)
 	}
 	if s.SpendLimitCents == nil || over.Cents <= *s.SpendLimitCents {
 		return fmt.Sprintf("%s: %s of overage.", text, c.FormatMoney(over.Cents)) + sharedLimit(s)

@@ -266,7 +266,7 @@ func TestUsagePageTexts(t *testing.T) {
 		{
 			"overage from before the plan ended", freeAgain,
 			[]string{
-				"What will it cost? Overage: 3 suggestions $0.90 This overage is from a plan that was assigned by hand and has ended.",
+				"What will it cost? Overage: 3 suggestions $0.90 This overage is from an earlier plan in this billing period.",
 				"Nov 2026, so far 5 5 3 $0.90",
 			}, nil,
 		},
@@ -276,7 +276,7 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"more than the member limit is used up", bothLimits,
-			[]string{"Your member limit is 5 suggestions. No other suggestions are available either."}, []string{"raises the limit"},
+			[]string{"Your member limit is 5 suggestions. Without it, none would be available either."}, []string{"raises the limit"},
 		},
 		{"no forecast early", early, nil, []string{"At this pace"}},
 		{"a trial has an end and no base price", trying(false), []string{
@@ -359,17 +359,17 @@ func TestRareStatesOfASubscription(t *testing.T) {
 	}{
 		{
 			"usage-own-plan", []string{
-				"You also have your own subscription to Pro", "it has no effect while your plan comes from Lantern and Kettle.",
+				"You also have your own subscription to Pro", "It has no effect while your plan comes from Lantern and Kettle.",
 				"Cancel Pro in Stripe",
 			}, nil,
 		},
 		{
-			"usage-never-paid", []string{"The first payment has not succeeded So you are on the free plan. Invoices and payment"},
+			"usage-never-paid", []string{"The subscription has not started, so you are on the free plan. Invoices and payment"},
 			[]string{"has ended", "Since "},
 		},
 		{
 			"past-several-payers",
-			[]string{"The payer changed in this period, so this overage is on more than one bill.", "Overage: 18 × $0.20 $3.60"},
+			[]string{"Some or all of this overage is billed to an earlier payer.", "Overage: 18 × $0.20 $3.60"},
 			[]string{"In this period $", "Billed to the organization"},
 		},
 	} {

@@ -155,7 +155,7 @@ func (s *Server) portal(c echo.Context, viewer *models.Viewer) error {
 	}
 	if customer == "" || errors.Is(err, billing.ErrNoCustomer) {
 		return s.showPurchase(c, http.StatusNotFound, views.Purchase{Title: "Nothing to manage", Lines: []string{
-			"You have not bought a plan here. Admins manage the plan of an organization.",
+			"There is no Stripe customer that you can manage here. Admins manage the plan of an organization.",
 		}})
 	}
 	if err != nil {
@@ -166,8 +166,8 @@ func (s *Server) portal(c echo.Context, viewer *models.Viewer) error {
 
 // managed returns the Stripe customer that the viewer may manage: the one whose subscription gives
 // them their plan, otherwise one that they bought a plan with before. It is empty if there is none.
-// of is the value of FieldOrganization: for an admin, "true" selects the organization's customer, if
-// there is one, and "false" selects only the viewer's own.
+// of is the value of FieldOrganization. For an admin, "true" selects the organization's customer, if
+// there is one. For everyone, "false" selects only their own customer.
 func (s *Server) managed(ctx context.Context, viewer *models.Viewer, of string) (string, error) {
 	own, organization := billing.Buyer{UserID: viewer.User.ID}, billing.Buyer{}
 	if viewer.IsAdmin() {
@@ -180,10 +180,17 @@ func (s *Server) managed(ctx context.Context, viewer *models.Viewer, of string) 
 	}
 	if of == "false" {
 		held, err := models.OwnAtStripe(ctx, s.db, viewer.User.ID)
-		if err != nil || held == nil {
+		if err == nil && held != nil && held.StripeCustomerID != nil {
+			return *held.StripeCustomerID, nil
+		}
+		if err != nil {
 			return "", err
 		}
-		return *held.StripeCustomerID, nil
+		customer, err := s.shop.CustomerOf(ctx, own)
+		if errors.Is(err, billing.ErrNoCustomer) {
+			return "", nil
+		}
+		return customer, err
 	}
 	held, err := models.SubscriptionOf(ctx, s.db, viewer.User.Email)
 	if err != nil {

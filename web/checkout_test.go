@@ -294,7 +294,7 @@ func TestAPlanOfOnesOwnBesideTheOrganizations(t *testing.T) {
 		team := buy("team")
 		for _, path := range []string{"/usage", "/plans"} {
 			p := ada.get(path)
-			says(t, path, p.main(), []string{"You also have your own subscription to Pro", "has no effect while your plan comes from Acme."}, nil)
+			says(t, path, p.main(), []string{"You also have your own subscription to Pro", "It has no effect while your plan comes from Acme."}, nil)
 			address := ada.post(views.PathPortal, url.Values{"organization": {"false"}}).left(t)
 			if got := stand.Object(address[strings.LastIndex(address, "/")+1:])["customer"]; got != stand.Object(own)["customer"] {
 				t.Errorf("the portal of the own plan is that of %v", got)
@@ -311,6 +311,10 @@ func TestAPlanOfOnesOwnBesideTheOrganizations(t *testing.T) {
 		f.receiveWebhook(stand, "customer.subscription.updated", own)
 		if p := ada.get("/usage"); strings.Contains(p.main(), "your own subscription") {
 			t.Errorf("after it was canceled: %s", p.main())
+		}
+		again := ada.post(views.PathPortal, url.Values{"organization": {"false"}}).left(t)
+		if got := stand.Object(again[strings.LastIndex(again, "/")+1:])["customer"]; got != stand.Object(own)["customer"] {
+			t.Errorf("a second click opens the portal of %v", got)
 		}
 	})
 }

@@ -67,7 +67,7 @@ func RegisterMetrics(registry prometheus.Registerer, db bun.IDB, sends func() bo
 		unsealed: desc("unsealed_units", "Units that are in no report yet."),
 		oldest:   desc("oldest_unsent_seconds", "Age of the oldest usage that Stripe has not accepted."),
 		drift:    desc("drift_units", "Units by which Stripe's totals differ from what was sent, summed without their signs."),
-		blocked:  desc("blocked_streams", "Customers whose reports wait for an operator."),
+		blocked:  desc("blocked_streams", "Streams (one customer and one meter) whose reports wait for an operator."),
 		held: desc("held_customers", "Customers whose reports are held back: two subscriptions would bill them, or an overage "+
 			"price has tiers."),
 		sending: desc("sending", "1 while this process sends reports, 0 while sending is paused or stopped, or off in this process."),

@@ -57,7 +57,7 @@ func (m *message) slack() string {
 		lines = append(lines, slackEscaper.Replace(m.step.Text))
 	}
 	if m.step.URL != m.usage {
-		links = append(links, link(m.usage, "Open the page with the figures"))
+		links = append(links, link(m.usage, "View usage"))
 	}
 	return strings.Join(append(lines, strings.Join(links, "  ·  ")), "\n")
 }
@@ -126,8 +126,9 @@ func (w *Worker) message(n *models.DueNotice, about subject) message {
 		}
 		m.step = link("Update the payment method", "/usage")
 		if in := about.situation; in != nil && in.PaidByOrganization {
-			m.paragraphs = []string{fmt.Sprintf("The last payment for your own plan, %s, failed. Your plan comes from %s, so your usage does "+
-				"not change.", c.PlanOf(f.Plan).Name, in.Organization)}
+			own := c.PlanOf(f.Plan).Name
+			m.paragraphs = []string{fmt.Sprintf("The last payment for your own subscription to %s failed. Your plan comes from %s, so %s has "+
+				"no effect. You can cancel it on the page with the plans.", own, in.Organization, own)}
 			m.step = link("Open the page with the plans", "/plans")
 		}
 	case models.NoticeDigest:

@@ -101,7 +101,8 @@ func TestTexts(t *testing.T) {
 			"Payment failed. The last payment failed, so extra suggestions are paused until it succeeds. " +
 				"Included suggestions are not affected. Update the payment method: https://t.example/usage"},
 		{models.NoticePaymentPastDue, 0, models.NoticeFacts{Plan: "pro", OverageRateCents: 30}, member,
-			"Payment failed. The last payment for your own plan, Pro, failed. Your plan comes from Acme, so your usage does not change. " +
+			"Payment failed. The last payment for your own subscription to Pro failed. Your plan comes from Acme, so Pro has no effect. " +
+				"You can cancel it on the page with the plans. " +
 				"Open the page with the plans: https://t.example/plans"},
 	} {
 		n := &models.DueNotice{Kind: test.kind, Threshold: test.threshold, SubjectKind: models.SubjectUser, PeriodStart: month.Start,
@@ -131,7 +132,7 @@ func TestSlackMarkupIsEscaped(t *testing.T) {
 		var parsed []struct{ Text struct{ Text string } }
 		must(t, json.Unmarshal([]byte(blocks), &parsed))
 		if text := parsed[0].Text.Text; !strings.Contains(text, "&lt;!channel&gt; &amp; &lt;https://evil.example|x&gt;") ||
-			strings.Contains(text, "<!") || !strings.Contains(text, "<https://tollgate.example.com/org|Open the page with the figures>") {
+			strings.Contains(text, "<!") || !strings.Contains(text, "<https://tollgate.example.com/org|View usage>") {
 			t.Errorf("the text is %q", text)
 		}
 		if html := mailParts(t, f.smtp.list()[0])["text/html"]; !strings.Contains(html, "&lt;!channel&gt; &amp; ") {

@@ -89,7 +89,7 @@ func (o *Output) reconciliation(catalogue *models.Catalogue, r *billing.Reconcil
 			l.Identifier, l.StripeCustomerID, l.Value, l.Minute.UTC().Format(time.RFC3339))
 	}
 	if more := r.LostReports - len(r.Lost); more > 0 {
-		o.Note("and %d more reports that are missing from Stripe's totals now", more)
+		o.Note("further reports that are missing from Stripe's totals now: %d", more)
 	}
 	if r.Status != nil {
 		o.waitingReports(catalogue, r.Status)
@@ -149,7 +149,7 @@ func (o *Output) waitingReports(catalogue *models.Catalogue, s *billing.Status) 
 		o.Note("the reports of customer %s are held back (%s): %s", h.StripeCustomerID, catalogue.Units(h.Units), h.Reason())
 	}
 	if more := s.HeldCustomers - int64(len(s.Held)); more > 0 {
-		o.Note("and the reports of %d more customers are held back", more)
+		o.Note("further customers whose reports are held back: %d", more)
 	}
 	if s.State.Stopped != nil {
 		o.Note("all sending is stopped: %s", *s.State.Stopped)

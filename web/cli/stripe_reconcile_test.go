@@ -72,11 +72,11 @@ report test:pro:2 of customer cus_1, 3 units at 2026-11-20T10:00:00Z, has the st
 further failed reports: 3
 report test:pro:3 of customer cus_1, 6 units at 2026-11-20T11:00:00Z: Stripe counted this report before, but Stripe's total no longer ` +
 	`includes it; Tollgate keeps checking the total for 24 hours
-and 1 more reports that are missing from Stripe's totals now
+further reports that are missing from Stripe's totals now: 1
 waiting to be sent: 1,204 suggestions
 the reports of customer cus_2 are held back (7 suggestions): 2 active subscriptions bill the same meter: sub_1, sub_2. ` +
 	`End all but one in Stripe; the reports are then sent.
-and the reports of 3 more customers are held back
+further customers whose reports are held back: 3
 all sending is stopped: Unauthorized: Invalid API Key provided
 sending is paused: by op@example.com
 `
