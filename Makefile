@@ -57,7 +57,7 @@ together := ^($(together)|TestAMetersListMayHang|TestLimiter)$$
 # -parallel, because many tests wait for a timeout or a slow connection. -vet=off, because `go vet`
 # runs first. -count=1, because go test's cache ignores the program that web/e2e builds and starts.
 # -pgo=off, because with the profile, everything that the program imports is compiled a second time.
-# -ldflags=-w, because linking is a third faster without debug information.
+# -ldflags=-w, because linking without debug information takes a third less time.
 tested := -vet=off -pgo=off -ldflags=-w -count=1 -parallel 3 -timeout 12m
 
 # Installs what the tests need if it is missing; see deps. The tests under the race detector, and some

@@ -27,7 +27,7 @@ const (
 	OverageWaiting OveragePart = "waiting"
 	// OverageUnknown was sent, and it is unknown whether Stripe counted it.
 	OverageUnknown OveragePart = "unknown"
-	// OverageLate was sent after its invoice was final.
+	// OverageLate was not sent before its invoice was final, or was used after the subscription ended.
 	OverageLate OveragePart = "late"
 	// OverageNoItem is for a plan whose overage item the subscription does not have, so Stripe does
 	// not bill it.

@@ -20,8 +20,8 @@ type PastUsage struct {
 	// BeforeSignUp means that the person did not exist yet.
 	BeforeSignUp bool
 	// Payer is the result of PayerOf for the period's last record; nil if unknown. SeveralPayers means
-	// that an earlier payer has overage in this period, too, or alone. It is false if the last plan is
-	// the free one, because then only the earlier payer pays.
+	// that an earlier payer has some or all of the overage in this period. It is false if the last plan
+	// is the free one, because that plan's payer has none.
 	Payer         *string
 	SeveralPayers bool
 	// Days are those of this period and of the one before it.

@@ -95,7 +95,7 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageUnknown:
 		return "sent, no response yet; will be checked or sent again"
 	case models.OverageLate:
-		return "used or sent after the invoice was final or the subscription had ended, so Stripe does not bill these units"
+		return "not sent before the invoice was final, or used after the subscription had ended, so Stripe does not bill these units"
 	case models.OverageNoItem:
 		return "the subscription no longer has this plan’s overage price, so Stripe does not bill these units; bill them yourself"
 	case models.OverageDiscarded:

@@ -83,7 +83,7 @@ func (d Past) costNote() string {
 	switch {
 	case d.Usage.Value.SeveralPayers:
 		return "The payer changed in this period. Some or all of this overage is billed to an earlier payer. " + note
-	case !billed(d.plan()):
+	case d.Usage.Value.Standing.Plan == models.FreePlan:
 		return earlierPlan + note
 	case d.byOrganization():
 		return "Billed to the organization. " + note

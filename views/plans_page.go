@@ -171,7 +171,7 @@ func aboutSeats(d Plans, p models.Plan) string {
 	text := "You buy one seat for each current member. When members join or leave, the number of seats stays the same; " +
 		"the operator of this service can change it."
 	if running(d.Current) && !d.Current.Shared && d.Current.EndsAt == nil {
-		text += fmt.Sprintf(" Your own subscription to %s then has no effect, but Stripe bills it until it ends.", d.Current.Plan.Name)
+		text += fmt.Sprintf(" Your own subscription to %s then has no effect, but renews until you cancel it.", d.Current.Plan.Name)
 	}
 	return text
 }

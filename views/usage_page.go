@@ -137,6 +137,8 @@ func verdictText(c *models.Catalogue, s models.Standing) string {
 func availability(c *models.Catalogue, s models.Standing) string {
 	reset := models.FormatReset(s.Period.End)
 	switch v := models.Decide(s, 1); {
+	case v.Reason == models.MemberLimitReached && !withoutMemberLimit(s).Allowed && *s.MemberLimit == 0:
+		return fmt.Sprintf("Your member limit is %s. If an admin raises it, you get new ones on %s.", c.Units(0), reset)
 	case v.Reason == models.MemberLimitReached && !withoutMemberLimit(s).Allowed:
 		return fmt.Sprintf("Your member limit is %s. Without it, none would be available either. You get new ones on %s.",
 			c.Units(*s.MemberLimit), reset)
@@ -183,8 +185,8 @@ func aboutUsage(d Usage) string {
 	return d.Subscription.Plan.Name + " plan" + origin(d)
 }
 
-// earlierPlan is shown with the overage of a person who is on the free plan now.
-const earlierPlan = "This overage is from an earlier plan in this billing period. It is billed to the payer of that plan. "
+// earlierPlan is shown with overage if the last plan of the period is the free one.
+const earlierPlan = "This overage is from before the free plan. It is billed to the payer at that time. "
 
 // atStripeNote is shown for a subscription at Stripe while the server is not connected to Stripe.
 const atStripeNote = "Stripe is not connected here at the moment, so this page may not show the latest state of the subscription. " +
@@ -326,6 +328,8 @@ func forecastText(c *models.Catalogue, s models.Standing, units int64) string {
 	}
 	billable := over.Units > 0 && s.OverageRateCents > 0 && !s.PastDue
 	switch {
+	case !billable && units-s.Overage <= s.Included && s.Overage > 0:
+		return text + ", with no more overage than now."
 	case !billable && units-s.Overage <= s.Included:
 		return text + ", within the plan."
 	case !billable:
@@ -337,7 +341,7 @@ func forecastText(c *models.Catalogue, s models.Standing, units int64) string {
 	if beyond := models.FormatCount(over.Units); over.Units == units-s.Included {
 		text += fmt.Sprintf(", %s beyond the plan", beyond)
 	} else {
-		text += fmt.Sprintf(", of which %s are overage", beyond)
+		text += fmt.Sprintf(", %s of them billed", beyond)
 	}
 	if s.SpendLimitCents == nil || over.Cents <= *s.SpendLimitCents {
 		return fmt.Sprintf("%s: %s of overage.", text, c.FormatMoney(over.Cents)) + sharedLimit(s)

@@ -676,7 +676,7 @@ func ownPlanNotice(s Subscription) templ.Component {
 				return templ_7745c5c3_Err
 			}
 			var templ_7745c5c3_Var25 string
-			templ_7745c5c3_Var25, templ_7745c5c3_Err = templ.JoinStringErrs(ui.Sentence("It has no effect while your plan comes from "+s.Organization) + " Stripe bills it until it ends.")
+			templ_7745c5c3_Var25, templ_7745c5c3_Err = templ.JoinStringErrs(ui.Sentence("It has no effect while your plan comes from "+s.Organization) + " It renews until you cancel it.")
 			if templ_7745c5c3_Err != nil {
 				return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 153, Col: 118}
 			}
@@ -1331,7 +1331,7 @@ func cost(d Usage, s models.Standing) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		if !billed(d.Subscription.Plan) {
+		if d.Subscription.Plan.ID == models.FreePlan {
 			var templ_7745c5c3_Var48 string
 			templ_7745c5c3_Var48, templ_7745c5c3_Err = templ.JoinStringErrs(earlierPlan + "Estimate, before tax.")
 			if templ_7745c5c3_Err != nil {

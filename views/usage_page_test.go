@@ -266,7 +266,7 @@ func TestUsagePageTexts(t *testing.T) {
 		{
 			"overage from before the plan ended", freeAgain,
 			[]string{
-				"What will it cost? Overage: 3 suggestions $0.90 This overage is from an earlier plan in this billing period.",
+				"What will it cost? Overage: 3 suggestions $0.90 This overage is from before the free plan.",
 				"Nov 2026, so far 5 5 3 $0.90",
 			}, nil,
 		},

@@ -31,8 +31,9 @@ const (
 	// PathCheckout takes FieldPlan and redirects to Stripe Checkout.
 	PathCheckout = "/plans/checkout"
 	// PathPortal redirects to Stripe's Billing Portal. FieldOrganization selects the customer: "true" is
-	// that of the organization of which the viewer is an admin, and "false" the viewer's own. Without it,
-	// it is the customer that pays for the viewer's plan, or else one that paid before.
+	// that of the organization of which the viewer is an admin, and "false" the viewer's own. Without
+	// the field, it is the customer whose subscription gives the viewer their plan, if they may manage
+	// it; otherwise the viewer's own or, for an admin, the organization's.
 	PathPortal = "/plans/portal"
 	// PathReturn is where Stripe Checkout returns to. It is a GET, with the plan and Checkout's
 	// session.

@@ -155,7 +155,7 @@ func (s *Server) portal(c echo.Context, viewer *models.Viewer) error {
 	}
 	if customer == "" || errors.Is(err, billing.ErrNoCustomer) {
 		return s.showPurchase(c, http.StatusNotFound, views.Purchase{Title: "Nothing to manage", Lines: []string{
-			"There is no Stripe customer that you can manage here. Admins manage the plan of an organization.",
+			"You have no subscription or invoices to manage here. The admins of an organization manage its plan.",
 		}})
 	}
 	if err != nil {
