@@ -73,14 +73,17 @@ func (k *apiKeys) find(c echo.Context, strangers *clientLimit, key string) (*kno
 		}
 		return k.fetch(ctx, key)
 	}
-	if err := strangers.take(c); err != nil {
+	if err := strangers.takeLookup(c); err != nil {
 		if !k.isStored(ctx, key) {
 			return nil, err
 		}
 		return k.fetch(ctx, key)
 	}
 	known, err := k.fetch(ctx, key)
-	if known != nil {
+	switch {
+	case err != nil:
+		strangers.noteFailedLookup()
+	case known != nil:
 		strangers.giveBack(c)
 	}
 	return known, err

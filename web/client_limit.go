@@ -1,6 +1,7 @@
 package web
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/labstack/echo/v4"
 	"golang.org/x/time/rate"
+
+	"tollgate/models"
 )
 
 // Limits for the requests of one client address without a session or a valid API key. With them, 66
@@ -25,6 +28,9 @@ const (
 	// clientsTurn is how long a generation lasts. After this time, an address has its whole burst
 	// again, so it makes no difference if the address is forgotten.
 	clientsTurn = clientBurst * time.Second / clientRate
+	// outageShows is how long after a failed lookup of a session or key a client over its limit is told
+	// that the database does not answer.
+	outageShows = 2 * time.Second
 	// undeclaredMany is how many requests through an undeclared proxy cause a warning in the log.
 	undeclaredMany = 100
 )
@@ -40,6 +46,7 @@ type clientLimit struct {
 	overflow          *rate.Limiter // for addresses beyond maxClients
 	undeclared        *rate.Limiter // for clients behind untrusted proxies
 	undeclaredSeen    int
+	lookupFailed      time.Time
 }
 
 func newClientLimit(now func() time.Time, log *slog.Logger) *clientLimit {
@@ -62,6 +69,31 @@ func (l *clientLimit) take(c echo.Context) error {
 	p := newProblem(codeRateLimited, "Too many requests came from your address. Wait a moment, then try again.")
 	p.retryAfter = waitFor(bucket, now)
 	return p
+}
+
+// errLookups is the cause of a 503 to a client over its limit.
+var errLookups = errors.New("the sessions and keys of other requests could not be looked up")
+
+// takeLookup counts a request whose session or key must be looked up. While lookups fail, requests with
+// a valid one count, too, so the Problem for too many says that the database does not answer.
+func (l *clientLimit) takeLookup(c echo.Context) error {
+	err := l.take(c)
+	if err == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.now().Sub(l.lookupFailed) < outageShows {
+		return models.Unavailable(errLookups)
+	}
+	return err
+}
+
+// noteFailedLookup is called if the database did not answer a lookup.
+func (l *clientLimit) noteFailedLookup() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lookupFailed = l.now()
 }
 
 // giveBack subtracts a request from the count, because it turned out to have a session or a valid

@@ -204,6 +204,35 @@ func TestStrangersAreLimited(t *testing.T) {
 	}
 }
 
+// While the database does not answer, no session or key can be looked up, so valid ones count against
+// the client's limit. They get 503 as before the limit, and are accepted as soon as it answers.
+func TestAnOutageIsNoRateLimit(t *testing.T) {
+	f := newFixture(t, modelstest.SQLite(t))
+	ada, key := f.signedIn("ada@example.com"), f.newKey(models.ScopeCheck)
+	away, err := models.Open(t.Context(), modelstest.SQLite(t))
+	must(t, err)
+	must(t, away.Close())
+	f.web.strangers = newClientLimit(f.clock, f.web.log)
+	working := f.web.keys.db
+	f.web.keys.db = away
+	check := func() answer { return f.post("/v1/check", `{"email": "ada@example.com"}`, withKey(key)) }
+	for range clientBurst + 20 {
+		a := check()
+		a.want(t, http.StatusServiceUnavailable, map[string]any{"code": "unavailable"})
+		if a.header.Get("Retry-After") != "1" {
+			t.Fatalf("Retry-After is %q", a.header.Get("Retry-After"))
+		}
+	}
+	if p := ada.get("/usage"); p.status != http.StatusServiceUnavailable {
+		t.Errorf("a session that was not looked up yet: %s", p.kind())
+	}
+	f.web.keys.db, f.web.keys.storedAsked = working, time.Time{}
+	check().want(t, http.StatusOK, nil)
+	f.advance(outageShows)
+	f.spend()
+	f.post("/v1/check", `{}`, withKey(models.NewKey())).want(t, http.StatusTooManyRequests, map[string]any{"code": "rate_limited"})
+}
+
 // TestASessionIsNotCounted opens more pages than a client without a session may.
 func TestASessionIsNotCounted(t *testing.T) {
 	f := newFixture(t, modelstest.SQLite(t))

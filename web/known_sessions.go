@@ -59,11 +59,14 @@ func (s *Server) viewer(c echo.Context) (*models.Viewer, error) {
 		s.sessions.known.remove(token)
 		return nil, s.strangers.take(c)
 	}
-	if err := s.strangers.take(c); err != nil {
+	if err := s.strangers.takeLookup(c); err != nil {
 		return nil, err
 	}
 	viewer, err := s.sessions.load(c)
-	if viewer != nil {
+	switch {
+	case err != nil:
+		s.strangers.noteFailedLookup()
+	case viewer != nil:
 		s.strangers.giveBack(c)
 		s.sessions.known.add(token)
 	}

@@ -32,10 +32,10 @@ const (
 	stopTimeout = 5500 * time.Millisecond
 	// stopTick is the interval at which connections are checked during a stop.
 	stopTick = 10 * time.Millisecond
-	// minHandshake and maxHandshake limit the wait for connections that are being made when the
-	// listener closes. A busy machine may need the minimum. It delays no exit, because idle
-	// connections stay open longer.
-	minHandshake, maxHandshake = 250 * time.Millisecond, time.Second
+	// minHandshake is how long the listener stays open after new connections are dropped. A client that
+	// connects in this time waits for a second, so it is short: the kernel lists the connections that are
+	// being made, and the listener waits for them.
+	minHandshake = 2 * stopTick
 	// handshakePatience is how long the listener waits for handshakes that the kernel has begun. It
 	// covers one lost packet, which the kernel sends again after a second.
 	handshakePatience = 1500 * time.Millisecond
@@ -116,7 +116,6 @@ func (s *Server) closeConnections(cs *connections) error {
 	closing := time.Now()
 	accepting := true
 	var dropping time.Time // when new connections began to be dropped; zero before that
-	var patience time.Duration
 	tick := time.NewTicker(stopTick)
 	defer tick.Stop()
 	for now := closing; ; now = <-tick.C {
@@ -125,15 +124,11 @@ func (s *Server) closeConnections(cs *connections) error {
 		case dropping.IsZero() && now.Sub(closing) >= min(s.drain, stillAccepting):
 			// Connections in the middle of a handshake must still be accepted: their clients may have sent a
 			// request with it.
-			dropping, patience = now, minHandshake
+			dropping = now
 			if err := dropNewConnections(cs.TCPListener); err != nil {
 				s.log.Warn("clients that connect while the listener closes are reset", "error", err)
-			} else {
-				for _, c := range cs.all() {
-					patience = max(patience, min(2*roundTrip(c.TCPConn), maxHandshake))
-				}
 			}
-		case !dropping.IsZero() && now.Sub(dropping) >= patience &&
+		case !dropping.IsZero() && now.Sub(dropping) >= minHandshake &&
 			(now.Sub(dropping) >= handshakePatience || unfinishedHandshakes(cs.TCPListener) == 0) &&
 			waitingConnections(cs.TCPListener) == 0: // checked last, because a finished handshake waits there
 			accepting = false

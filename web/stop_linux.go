@@ -6,7 +6,6 @@ import (
 	"os"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,18 +63,6 @@ func unfinishedHandshakes(l *net.TCPListener) (n int) {
 		}
 	}
 	return n
-}
-
-// roundTrip returns the round-trip time to a client; 0 if it is unknown.
-func roundTrip(c *net.TCPConn) (rtt time.Duration) {
-	_ = control(c, func(fd int) error {
-		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err == nil {
-			rtt = time.Duration(info.Rtt+4*info.Rttvar) * time.Microsecond
-		}
-		return err
-	})
-	return rtt
 }
 
 // readable reports whether unread bytes have arrived.

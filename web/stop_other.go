@@ -5,7 +5,6 @@ package web
 import (
 	"errors"
 	"net"
-	"time"
 )
 
 // On systems other than Linux, a connection that is made while the listener closes is reset. The
@@ -16,7 +15,5 @@ func dropNewConnections(*net.TCPListener) error { return errors.ErrUnsupported }
 func waitingConnections(*net.TCPListener) uint32 { return 0 }
 
 func unfinishedHandshakes(*net.TCPListener) int { return 0 }
-
-func roundTrip(*net.TCPConn) time.Duration { return 0 }
 
 func readable(*net.TCPConn) bool { return false }
