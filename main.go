@@ -68,7 +68,7 @@ func (c *command) run(ctx context.Context, parsed *kong.Context, o *cli.Output) 
 	parsed.Bind(&c.Settings, o, cli.Serve(func(ctx context.Context, d cli.Deployment) error { return serve(ctx, parsed, &c.Settings, o, d) }))
 	if err := errors.Join(
 		parsed.BindSingletonProvider(func() (*models.Catalogue, error) { return models.LoadCatalogue(c.Plans) }),
-		parsed.BindSingletonProvider(func() (_ *models.DB, err error) { db, err = models.Open(ctx, c.Database); return db, err }),
+		parsed.BindSingletonProvider(func() (_ *models.DB, err error) { db, err = cli.Open(ctx, parsed, c.Database); return db, err }),
 	); err != nil {
 		return err
 	}

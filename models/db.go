@@ -8,6 +8,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -94,7 +95,27 @@ func (db *DB) Close() error {
 	if db.keeperPool != nil {
 		kept = errors.Join(kept, db.keeperPool.Close())
 	}
-	return errors.Join(kept, db.DB.Close())
+	closed := db.DB.Close()
+	if db.Postgres {
+		return kept // a connection that PostgreSQL has ended already cannot be closed in order, and nothing is lost
+	}
+	return errors.Join(kept, closed)
+}
+
+// CheckExists returns an error if the address names a SQLite file that does not exist. Open would
+// create it.
+func CheckExists(address string) error {
+	if !strings.HasPrefix(address, "sqlite:") {
+		return nil
+	}
+	path, err := sqlitePath(address)
+	if err == nil {
+		_, err = os.Stat(path)
+	}
+	if err != nil {
+		return fmt.Errorf("open database %q: %w; name the database in --database or --config", address, inWords(err))
+	}
+	return nil
 }
 
 // InTx runs do in a transaction, and commits it if do returns nil. A transaction that failed

@@ -28,8 +28,8 @@ const (
 	// clientsTurn is how long a generation lasts. After this time, an address has its whole burst
 	// again, so it makes no difference if the address is forgotten.
 	clientsTurn = clientBurst * time.Second / clientRate
-	// outageShows is how long after a failed lookup of a session or key a client over its limit is told
-	// that the database does not answer.
+	// outageShows is how long after a failed lookup of a session or key a client over its limit gets a 503
+	// instead of a 429.
 	outageShows = 2 * time.Second
 	// undeclaredMany is how many requests through an undeclared proxy cause a warning in the log.
 	undeclaredMany = 100

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +38,21 @@ type Commands struct {
 	Verify       verifyCommand        `cmd:"" help:"Recount all usage records and reports from their events, and print each difference."`
 	Healthcheck  healthcheckCommand   `cmd:"" help:"${help_healthcheck}"`
 	Version      versionCommand       `cmd:"" help:"Print the version."`
+}
+
+// aboutRecords are the commands about data that was recorded before.
+var aboutRecords = []string{"verify", "void", "user export", "user erase", "stripe reconcile"}
+
+// Open opens the database for the given command. A command about recorded data does not create a missing SQLite
+// file, because its answer about an empty database would mislead.
+func Open(ctx context.Context, given *kong.Context, address string) (*models.DB, error) {
+	command := given.Command() + " " // such as "user export <email> "
+	if slices.ContainsFunc(aboutRecords, func(name string) bool { return strings.HasPrefix(command, name+" ") }) {
+		if err := models.CheckExists(address); err != nil {
+			return nil, err
+		}
+	}
+	return models.Open(ctx, address)
 }
 
 // Output is where a command writes: results to Stdout, for scripts, and notes to Stderr, for

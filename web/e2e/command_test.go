@@ -252,6 +252,17 @@ func parseID(t *testing.T, printed string) string {
 func TestCommandsThatFail(t *testing.T) {
 	s := shell{t, sqliteDatabase(t)}
 	unknown := uuid.NewString()
+	// A command about recorded data creates no database, which would be empty.
+	missing := filepath.Join(t.TempDir(), "missing.db")
+	for _, command := range [][]string{{"verify"}, {"user", "export", "ada@example.com"}, {"stripe", "reconcile"}} {
+		r := runIt(t, []string{"DATABASE_URL=sqlite:" + missing}, command...)
+		if r.status != 1 || r.stdout != "" || !strings.Contains(r.stderr, "no such file; name the database in --database or --config\n") {
+			t.Errorf("%v without a database: %+v", command, r)
+		}
+		if _, err := os.Stat(missing); err == nil {
+			t.Fatalf("%v created a database", command)
+		}
+	}
 	s.fails(2, `expected one of "serve"`)
 	s.fails(2, "unexpected argument frob", "frob")
 	s.fails(2, "unknown flag --frob", "serve", "--frob")
