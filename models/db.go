@@ -8,7 +8,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -102,20 +101,12 @@ func (db *DB) Close() error {
 	return errors.Join(kept, closed)
 }
 
-// CheckExists returns an error if the address names a SQLite file that does not exist. Open would
-// create it.
-func CheckExists(address string) error {
-	if !strings.HasPrefix(address, "sqlite:") {
-		return nil
+// OpenExisting opens a database like Open, but does not create a missing SQLite file.
+func OpenExisting(ctx context.Context, address string) (*DB, error) {
+	if strings.HasPrefix(address, "sqlite:") && isCreatable(address) {
+		return nil, fmt.Errorf("open database %q: no such file; name the database in --database or --config", address)
 	}
-	path, err := sqlitePath(address)
-	if err == nil {
-		_, err = os.Stat(path)
-	}
-	if err != nil {
-		return fmt.Errorf("open database %q: %w; name the database in --database or --config", address, inWords(err))
-	}
-	return nil
+	return Open(ctx, address)
 }
 
 // InTx runs do in a transaction, and commits it if do returns nil. A transaction that failed

@@ -75,8 +75,10 @@ func explainPostgres(err error) error {
 		switch refused.Code {
 		case "3D000":
 			words += "; create it or change --database"
-		case "28P01", "28000":
+		case "28P01":
 			words += "; change the user or password in --database"
+		case "28000":
+			words += "; change the user in --database (default: the user of this process), or pg_hba.conf"
 		case "53300":
 			words += "; raise max_connections or stop other programs"
 		}
@@ -89,6 +91,8 @@ func explainPostgres(err error) error {
 		words = "invalid address: " + words
 	case errors.As(err, &dns) && dns.IsNotFound:
 		words = "no such host; change --database"
+	case errors.Is(err, syscall.ENOENT):
+		words = "no such socket; start PostgreSQL or change --database"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		words = "connection refused; start PostgreSQL or change --database"
 	case errors.Is(err, context.DeadlineExceeded):

@@ -237,6 +237,17 @@ func writableSQLite(path string) error {
 	return nil
 }
 
+// isCreatable reports whether Open would create the file of a SQLite address.
+func isCreatable(address string) bool {
+	path, err := sqlitePath(address)
+	if err != nil {
+		return false
+	}
+	_, missing := os.Lstat(path)
+	_, noFolder := os.Stat(filepath.Dir(path))
+	return errors.Is(missing, fs.ErrNotExist) && noFolder == nil && leftover(path, true) == ""
+}
+
 // leftover returns the path of a file next to the database that may contain some of its data; empty
 // if there is none. Next to an empty file, that is a log with content; a journal belongs to a
 // process that is creating the database, or was killed while it did.

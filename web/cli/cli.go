@@ -48,9 +48,7 @@ var aboutRecords = []string{"verify", "void", "user export", "user erase", "stri
 func Open(ctx context.Context, given *kong.Context, address string) (*models.DB, error) {
 	command := given.Command() + " " // such as "user export <email> "
 	if slices.ContainsFunc(aboutRecords, func(name string) bool { return strings.HasPrefix(command, name+" ") }) {
-		if err := models.CheckExists(address); err != nil {
-			return nil, err
-		}
+		return models.OpenExisting(ctx, address)
 	}
 	return models.Open(ctx, address)
 }

@@ -272,18 +272,20 @@ func TestDatabaseErrorsAreOneLine(t *testing.T) {
 	server = server[strings.Index(server, "@"):strings.LastIndex(server, "/")]
 	const unknownAddress = `the database must be "sqlite:FILE" or "postgres://USER@HOST/NAME"`
 	for address, says := range map[string]string{
-		"sqlite:" + dir + "/missing/x.db":                "no such directory; create it or change --database",
-		"sqlite:" + dir:                                  "is a directory; name a file in --database",
-		"sqlite:" + dir + "/text":                        "not a SQLite database; change --database",
-		"sqlite:" + dir + "/text/x.db":                   "not a directory",
-		"sqlite:" + dir + "/link":                        "a symbolic link to a file that does not exist; create that file or change --database",
-		"sqlite:":                                        unknownAddress + `: "sqlite:" names no file`,
-		"postgres://ada@127.0.0.1:1/x":                   "connection refused; start PostgreSQL or change --database",
-		"postgres://ada@nowhere.invalid/x":               "no such host; change --database",
-		"postgres://postgres" + server + "/none":         `database "none" does not exist; create it or change --database`,
-		"postgres://unknown-role" + server + "/postgres": `role "unknown-role" does not exist; change the user or password in --database`,
-		"postgres://ada@127.0.0.1:1/x?sslmode=perhaps":   "invalid address: failed to configure TLS (sslmode is invalid)",
-		"mysql://ada@127.0.0.1/x":                        unknownAddress,
+		"sqlite:" + dir + "/missing/x.db":        "no such directory; create it or change --database",
+		"sqlite:" + dir:                          "is a directory; name a file in --database",
+		"sqlite:" + dir + "/text":                "not a SQLite database; change --database",
+		"sqlite:" + dir + "/text/x.db":           "not a directory",
+		"sqlite:" + dir + "/link":                "a symbolic link to a file that does not exist; create that file or change --database",
+		"sqlite:":                                unknownAddress + `: "sqlite:" names no file`,
+		"postgres://ada@127.0.0.1:1/x":           "connection refused; start PostgreSQL or change --database",
+		"postgres://ada@nowhere.invalid/x":       "no such host; change --database",
+		"postgres://postgres" + server + "/none": `database "none" does not exist; create it or change --database`,
+		"postgres://unknown-role" + server + "/postgres": `role "unknown-role" does not exist; ` +
+			"change the user in --database (default: the user of this process), or pg_hba.conf",
+		"postgres://ada@/x?host=" + dir:                "no such socket; start PostgreSQL or change --database",
+		"postgres://ada@127.0.0.1:1/x?sslmode=perhaps": "invalid address: failed to configure TLS (sslmode is invalid)",
+		"mysql://ada@127.0.0.1/x":                      unknownAddress,
 	} {
 		given := strings.Replace(address, "@", ":sekret@", 1)
 		stdout, stderr, err := execute(t, program(t), "verify", "--database", given)
