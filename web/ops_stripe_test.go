@@ -267,7 +267,7 @@ func TestOperatorSeesWhatIsInvoiced(t *testing.T) {
 		o.advance(time.Hour)
 		use(3)
 		compare()
-		o.says("Decided 1,015", "Late 3 $0.90 arrived after the invoice was final", "neither invoiced nor waiting for an invoice",
+		o.says("Decided 1,015", "Late 3 $0.90 not sent before the invoice was final", "neither invoiced nor waiting for an invoice",
 			"1,015 ($304.50)", "Late: 3 ($0.90). Meter slack_speak_suggestions_pro.")
 		_, err := o.db.ExecContext(t.Context(), "UPDATE stripe_invoice_lines SET quantity = quantity - 5, amount_cents = amount_cents - 150")
 		must(t, err)
