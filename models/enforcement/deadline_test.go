@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"tollgate/models"
 	"tollgate/models/enforcement"
 	"tollgate/models/modelstest"
@@ -260,9 +262,22 @@ func (p *proxy) cut() {
 }
 
 // After packets were lost on all connections, only the first call runs out of time. The others find
-// out soon that their connections are lost too.
+// out soon that their connections are lost too. On a busy machine, PostgreSQL itself may take longer
+// than a call waits, so the test is repeated.
 func TestLostConnectionsAreReplaced(t *testing.T) {
 	t.Parallel()
+	var failed error
+	for range 3 {
+		if failed = callsAfterLostConnections(t); failed == nil {
+			return
+		}
+	}
+	t.Error(failed)
+}
+
+// callsAfterLostConnections returns the errors of calls after one that ran out of time.
+func callsAfterLostConnections(t *testing.T) error {
+	t.Helper()
 	link, address := modelstest.NewSlowLink(t, modelstest.Postgres(t), 0)
 	f := newFixture(t, address)
 	f.knowPeople(t)
@@ -271,17 +286,18 @@ func TestLostConnectionsAreReplaced(t *testing.T) {
 	if e := (*models.Error)(nil); !errors.As(err, &e) || e.Code != models.CodeUnavailable {
 		t.Fatalf("a call on a lost connection ended with %v", err)
 	}
-	var all sync.WaitGroup
+	var all errgroup.Group
 	for i := range 8 {
-		all.Go(func() {
+		all.Go(func() error {
 			email := fmt.Sprintf("known%d@example.com", i)
 			if _, err := f.Consume(f.ctx, by(email), 1, "found"); err != nil {
-				t.Errorf("%s: %v", email, err)
+				return fmt.Errorf("%s: %w", email, err)
 			}
 			if _, err := f.Check(f.ctx, by(email), 1); err != nil {
-				t.Errorf("a check for %s: %v", email, err)
+				return fmt.Errorf("a check for %s: %w", email, err)
 			}
+			return nil
 		})
 	}
-	all.Wait()
+	return all.Wait()
 }
