@@ -43,11 +43,12 @@ type Commands struct {
 // aboutRecords are the commands about data that was recorded before.
 var aboutRecords = []string{"verify", "void", "user export", "user erase", "stripe reconcile"}
 
-// Open opens the database for the given command. A command about recorded data does not create a missing SQLite
-// file, because its answer about an empty database would mislead.
+// Open opens the database for the given command. A command about recorded data does not create the
+// default SQLite file: without --database or --config, it is probably about another database, and its
+// answer about an empty one would mislead.
 func Open(ctx context.Context, given *kong.Context, address string) (*models.DB, error) {
 	command := given.Command() + " " // such as "user export <email> "
-	if slices.ContainsFunc(aboutRecords, func(name string) bool { return strings.HasPrefix(command, name+" ") }) {
+	if address == DefaultDatabase && slices.ContainsFunc(aboutRecords, func(name string) bool { return strings.HasPrefix(command, name+" ") }) {
 		return models.OpenExisting(ctx, address)
 	}
 	return models.Open(ctx, address)

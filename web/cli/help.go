@@ -2,8 +2,10 @@ package cli
 
 import "github.com/alecthomas/kong"
 
-// HelpTexts has the help texts that are too long for a struct tag. A tag names one as ${help_…}.
+// HelpTexts has the help texts that are too long for a struct tag, and the default of --database. A tag
+// names a text as ${help_…}.
 var HelpTexts = kong.Vars{
+	"database": DefaultDatabase,
 	"help_demo": "Serve a demo: made-up people with six months of history and live traffic. The database is " +
 		"temporary unless you give --database.",
 	"help_migrate": "Update the database's schema. Every other command that opens the database, except backup, " +

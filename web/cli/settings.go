@@ -18,8 +18,11 @@ import (
 	"tollgate/web"
 )
 
-// DefaultListen is the default of --listen.
-const DefaultListen = "127.0.0.1:8080"
+// DefaultListen is the default of --listen, and DefaultDatabase that of --database.
+const (
+	DefaultListen   = "127.0.0.1:8080"
+	DefaultDatabase = "sqlite:tollgate.db"
+)
 
 // Settings has the flags that all commands share. A flag may be before or after the command. A flag
 // on the command line overrides its environment variable, which overrides the file of --config.
@@ -27,7 +30,7 @@ const DefaultListen = "127.0.0.1:8080"
 type Settings struct {
 	Config string `env:"TOLLGATE_CONFIG" placeholder:"FILE" help:"${help_config}"`
 
-	Database       string        `env:"DATABASE_URL" secret:"" default:"sqlite:tollgate.db" help:"${help_database}"`
+	Database       string        `env:"DATABASE_URL" secret:"" default:"${database}" help:"${help_database}"`
 	Listen         string        `env:"TOLLGATE_LISTEN" default:"${listen}" help:"${help_listen}"`
 	BaseURL        web.BaseURL   `name:"base-url" env:"TOLLGATE_BASE_URL" placeholder:"URL" help:"${help_base_url}"`
 	MetricsListen  string        `env:"TOLLGATE_METRICS_LISTEN" placeholder:"ADDRESS" help:"${help_metrics_listen}"`

@@ -252,15 +252,15 @@ func parseID(t *testing.T, printed string) string {
 func TestCommandsThatFail(t *testing.T) {
 	s := shell{t, sqliteDatabase(t)}
 	unknown := uuid.NewString()
-	// A command about recorded data creates no database, which would be empty.
-	missing := filepath.Join(t.TempDir(), "missing.db")
-	for _, command := range [][]string{{"verify"}, {"user", "export", "ada@example.com"}, {"stripe", "reconcile"}} {
-		r := runIt(t, []string{"DATABASE_URL=sqlite:" + missing}, command...)
-		if r.status != 1 || r.stdout != "" || !strings.Contains(r.stderr, "no such file; name the database in --database or --config\n") {
-			t.Errorf("%v without a database: %+v", command, r)
+	// A command about recorded data does not create the default database, which would be empty.
+	for _, args := range [][]string{{"verify"}, {"user", "export", "ada@example.com"}, {"stripe", "reconcile"}} {
+		c := tollgate(t, nil, args...)
+		const says = `tollgate: open database "sqlite:tollgate.db": no such file; name the database in --database or --config` + "\n"
+		if output, err := c.CombinedOutput(); err == nil || string(output) != says {
+			t.Errorf("%v without a database: %v, %s", args, err, output)
 		}
-		if _, err := os.Stat(missing); err == nil {
-			t.Fatalf("%v created a database", command)
+		if _, err := os.Stat(filepath.Join(c.Dir, "tollgate.db")); err == nil {
+			t.Errorf("%v created a database", args)
 		}
 	}
 	s.fails(2, `expected one of "serve"`)
