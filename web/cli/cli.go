@@ -48,7 +48,8 @@ var aboutRecords = []string{"verify", "void", "user export", "user erase", "stri
 // answer about an empty one would mislead.
 func Open(ctx context.Context, given *kong.Context, address string) (*models.DB, error) {
 	command := given.Command() + " " // such as "user export <email> "
-	if address == DefaultDatabase && slices.ContainsFunc(aboutRecords, func(name string) bool { return strings.HasPrefix(command, name+" ") }) {
+	isGiven := func(name string) bool { return strings.HasPrefix(command, name+" ") }
+	if address == DefaultDatabase && slices.ContainsFunc(aboutRecords, isGiven) {
 		return models.OpenExisting(ctx, address)
 	}
 	return models.Open(ctx, address)
