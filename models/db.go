@@ -75,7 +75,7 @@ func Open(ctx context.Context, address string) (_ *DB, err error) {
 	}
 	if db.Applied, err = db.Migrate(ctx); err != nil {
 		if db.Postgres {
-			err = explainPostgres(err)
+			err = explainPostgres(address, err)
 		}
 		return nil, errors.Join(fmt.Errorf("open database %q: %w", redact(address), err), db.Close())
 	}

@@ -61,9 +61,19 @@ func DatabasePasswords(address string) []string {
 	return all
 }
 
-// explainPostgres returns the cause of a failed connection. pgx puts it at the end of a text that
-// repeats the address for each way of connecting that it tried.
-func explainPostgres(err error) error {
+// unescapedHint returns what to add to an error about an address that has a character before its last @
+// that ends a password unless it is escaped.
+func unescapedHint(address string) string {
+	_, rest, _ := strings.Cut(address, "://")
+	if at := strings.LastIndex(rest, "@"); at >= 0 && strings.ContainsAny(rest[:at], "@/?#") {
+		return "; in the password, write @ as %40, / as %2F, # as %23 and ? as %3F"
+	}
+	return ""
+}
+
+// explainPostgres returns the cause of a failed connection to an address. pgx puts it at the end of a
+// text that repeats the address for each way of connecting that it tried.
+func explainPostgres(address string, err error) error {
 	var refused *pgconn.PgError
 	var connect *pgconn.ConnectError
 	var config *pgconn.ParseConfigError
@@ -88,9 +98,9 @@ func explainPostgres(err error) error {
 	case errors.As(err, &config):
 		// The text before it repeats the address.
 		_, words, _ = strings.Cut(config.Error(), "`: ")
-		words = "invalid address: " + words
+		words = "invalid address: " + words + unescapedHint(address)
 	case errors.As(err, &dns) && dns.IsNotFound:
-		words = "no such host; change --database"
+		words = "no such host; change --database" + unescapedHint(address)
 	case errors.Is(err, syscall.ENOENT):
 		words = "no such socket; start PostgreSQL or change --database"
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -99,6 +109,9 @@ func explainPostgres(err error) error {
 		words = "the server does not answer; check the network or change --database"
 	case errors.As(err, &connect):
 		words = lastCause(connect).Error()
+		if connect.Config.TLSConfig != nil {
+			words += "; check sslmode and sslrootcert in --database, and the server's TLS settings"
+		}
 	default:
 		return err
 	}

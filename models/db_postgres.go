@@ -12,7 +12,7 @@ import (
 
 func (db *DB) openPostgres(ctx context.Context) (err error) {
 	if db.server, err = connectPostgres(ctx, db.URL); err != nil {
-		return explainPostgres(err)
+		return explainPostgres(db.URL, err)
 	}
 	config := db.server.configure(nil)
 	config.Tracer = &db.server.silence

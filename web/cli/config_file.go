@@ -50,16 +50,16 @@ func (s *Settings) BeforeResolve(parser *kong.Kong, parsed *kong.Context) error 
 func readConfigFile(parser *kong.Kong, name string) (_ *configFile, secretsOpen bool, err error) {
 	f, err := os.Open(name) //nolint:gosec // the operator names the file
 	if err != nil {
-		return nil, false, fmt.Errorf("--config: %w", err)
+		return nil, false, fmt.Errorf("--config or TOLLGATE_CONFIG: %w", err)
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	info, err := f.Stat()
 	if err != nil {
-		return nil, false, fmt.Errorf("--config: %w", err)
+		return nil, false, fmt.Errorf("--config or TOLLGATE_CONFIG: %w", err)
 	}
 	src, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
 	if err != nil {
-		return nil, false, fmt.Errorf("--config: %w", err)
+		return nil, false, fmt.Errorf("--config or TOLLGATE_CONFIG: %w", err)
 	}
 	root, err := models.ParseYAML(name, src, maxConfig)
 	if err != nil {

@@ -283,7 +283,9 @@ func TestDatabaseErrorsAreOneLine(t *testing.T) {
 		"postgres://postgres" + server + "/none": `database "none" does not exist; create it or change --database`,
 		"postgres://unknown-role" + server + "/postgres": `role "unknown-role" does not exist; ` +
 			"change the user in --database (default: the user of this process), or pg_hba.conf",
-		"postgres://ada@/x?host=" + dir:                "no such socket; start PostgreSQL or change --database",
+		"postgres://ada@/x?host=" + dir: "no such socket; start PostgreSQL or change --database",
+		"postgres://postgres" + server + "/postgres?sslmode=require": "server refused TLS connection; check sslmode and sslrootcert " +
+			"in --database, and the server's TLS settings",
 		"postgres://ada@127.0.0.1:1/x?sslmode=perhaps": "invalid address: failed to configure TLS (sslmode is invalid)",
 		"mysql://ada@127.0.0.1/x":                      unknownAddress,
 	} {
@@ -302,6 +304,11 @@ func TestDatabaseErrorsAreOneLine(t *testing.T) {
 		if err == nil || !strings.HasPrefix(stderr, `tollgate: open database "postgres://`) || strings.Count(stderr, "\n") != 1 ||
 			strings.Contains(stderr, "sek") || strings.Contains(strings.ReplaceAll(stderr, "secret", ""), "ret@") {
 			t.Errorf("%s: %v, %s", given, err, stderr)
+		}
+		const hint = "; in the password, write @ as %40, / as %2F, # as %23 and ? as %3F\n"
+		password, _, found := strings.Cut(strings.TrimPrefix(given, "postgres://ada:"), "ret@")
+		if found && strings.ContainsAny(password, "@/?#") && !strings.HasSuffix(stderr, hint) {
+			t.Errorf("%s: no hint about the password in %s", given, stderr)
 		}
 	}
 }

@@ -63,5 +63,5 @@ func TestConfigErrors(t *testing.T) {
 	for _, command := range []string{"serve", "verify", "version"} {
 		s.fails(2, config+`:2: unknown key "smpt", did you mean "smtp"?`, command, "--config", config)
 	}
-	s.fails(2, "--config: open "+dir+"/missing.yaml: no such file or directory", "serve", "--config", dir+"/missing.yaml")
+	s.fails(2, "--config or TOLLGATE_CONFIG: open "+dir+"/missing.yaml: no such file or directory", "serve", "--config", dir+"/missing.yaml")
 }
