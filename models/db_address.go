@@ -65,8 +65,8 @@ func DatabasePasswords(address string) []string {
 // that ends a password unless it is escaped.
 func unescapedHint(address string) string {
 	_, rest, _ := strings.Cut(address, "://")
-	if at := strings.LastIndex(rest, "@"); at >= 0 && strings.ContainsAny(rest[:at], "@/?#") {
-		return "; in the password, write @ as %40, / as %2F, # as %23 and ? as %3F"
+	if at := strings.LastIndex(rest, "@"); at >= 0 && strings.ContainsAny(rest[:at], "@/") {
+		return "; in the password, write @ as %40 and / as %2F"
 	}
 	return ""
 }

@@ -305,9 +305,9 @@ func TestDatabaseErrorsAreOneLine(t *testing.T) {
 			strings.Contains(stderr, "sek") || strings.Contains(strings.ReplaceAll(stderr, "secret", ""), "ret@") {
 			t.Errorf("%s: %v, %s", given, err, stderr)
 		}
-		const hint = "; in the password, write @ as %40, / as %2F, # as %23 and ? as %3F\n"
+		const hint = "; in the password, write @ as %40 and / as %2F\n"
 		password, _, found := strings.Cut(strings.TrimPrefix(given, "postgres://ada:"), "ret@")
-		if found && strings.ContainsAny(password, "@/?#") && !strings.HasSuffix(stderr, hint) {
+		if found && strings.ContainsAny(password, "@/") && !strings.HasSuffix(stderr, hint) {
 			t.Errorf("%s: no hint about the password in %s", given, stderr)
 		}
 	}
