@@ -65,7 +65,7 @@ func (s *Server) viewer(c echo.Context) (*models.Viewer, error) {
 	viewer, err := s.sessions.load(c)
 	switch {
 	case err != nil:
-		s.strangers.noteFailedLookup()
+		s.strangers.noteFailedLookup(c.Request().Context())
 	case viewer != nil:
 		s.strangers.giveBack(c)
 		s.sessions.known.add(token)
