@@ -117,8 +117,10 @@ type DigestMember struct {
 	// Name is the member's name, or else their email.
 	Name     string       `json:"name"`
 	Level    WarningLevel `json:"level"`
-	Used     int64        `json:"used"`
-	Included int64        `json:"included"`
+	// Used contains Overage, the units beyond the included ones.
+	Used     int64 `json:"used"`
+	Overage  int64 `json:"overage,omitempty"`
+	Included int64 `json:"included"`
 	// PeriodEnd is the end of the member's billing period.
 	PeriodEnd time.Time `json:"period_end"`
 }

@@ -195,7 +195,7 @@ func (p *roster) currentRecords() schema.QueryAppender {
 	}
 	return standings("r.email, r.suggestions_used AS used, r.overage_used AS overage, r.overage_cents AS cents, r.units_held AS held, "+
 		"r.overage_held, r.suggestions_included AS given, r.included_before AS before, r.granted, ? AS of_plan, ? AS further_rate, "+
-		"r.spend_limit_cents AS spend_limit FROM "+from+" ? WHERE ?",
+		"r.spend_limit_cents AS spend_limit, r.member_limit FROM "+from+" ? WHERE ?",
 		p.coalesce("included", p.defaultTerms.included), p.coalesce("further", p.defaultTerms.further), p.joinTerms(), p.isCurrent())
 }
 

@@ -180,10 +180,10 @@ func (p *roster) sumUp(ctx context.Context, db bun.IDB, s *OrganizationSummary) 
 		OR l.cents + l.straight * l.further_rate <= l.spend_limit THEN l.straight
 				WHEN l.cents > l.spend_limit THEN 0 ELSE (l.spend_limit - l.cents) / l.further_rate END AS further
 			FROM (SELECT c.*, CASE WHEN c.reached > c.base THEN c.reached - c.base ELSE 0 END AS straight
-				FROM (SELECT r.*, r.used * ? / ? AS reached,
+				FROM (SELECT r.*, CASE WHEN r.member_limit < r.used * ? / ? THEN r.member_limit ELSE r.used * ? / ? END AS reached,
 					CASE WHEN r.used > r.overage + r.included THEN r.used ELSE r.overage + r.included END AS base
 					FROM (?) r) c) l) m`,
-		bun.List(p.workspaces), length, elapsed, p.currentRecords()).Scan(ctx, &sums)
+		bun.List(p.workspaces), length, elapsed, length, elapsed, p.currentRecords()).Scan(ctx, &sums)
 	if err != nil {
 		return err
 	}

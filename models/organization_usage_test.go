@@ -270,6 +270,29 @@ func TestOrganizationForecast(t *testing.T) {
 	})
 }
 
+// The forecast of a member's overage ends at the member limit.
+func TestOrganizationForecastUnderMemberLimits(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		id := f.organization(t, noon, "Quiet Fox Ltd", "T1")
+		f.member(t, "ada@example.com", "T1")
+		f.subscribe(t, models.Subscriber{OrganizationID: &id}, "team")
+		f.use(t, "ada@example.com", noon, "team", 52)
+		f.exec(t, "UPDATE usage_records SET overage_used = 2, overage_cents = 50")
+		for limit, want := range map[int64]models.Overage{
+			10: {Units: 2, Cents: 50}, 50: {Units: 2, Cents: 50}, 52: {Units: 2, Cents: 50}, 53: {Units: 3, Cents: 75}, 55: {Units: 5, Cents: 125},
+		} {
+			f.exec(t, "UPDATE usage_records SET member_limit = ?", limit)
+			s, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Forecast == nil || *s.Forecast != want {
+				t.Errorf("with a member limit of %d: forecast %+v, want %+v", limit, s.Forecast, want)
+			}
+		}
+	})
+}
+
 func TestOrganizationUsageUnknown(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		_, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, newID())

@@ -95,11 +95,11 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageUnknown:
 		return "sent, no response yet; will be checked or sent again"
 	case models.OverageLate:
-		return "not sent before the invoice was final, or used after the subscription had ended, so Stripe does not bill these units"
+		return "not sent before the invoice was final, or used after the subscription had ended, so Stripe does not bill these units; bill them yourself if you want to charge for them"
 	case models.OverageNoItem:
 		return "the subscription no longer has this plan’s overage price, so Stripe does not bill these units; bill them yourself"
 	case models.OverageDiscarded:
-		return "the subscription was canceled without an invoice, so Stripe does not bill these units"
+		return "the subscription was canceled without an invoice, so Stripe does not bill these units; bill them yourself if you want to charge for them"
 	case models.OverageByHand:
 		return "the plan was assigned by hand, so Stripe does not bill these units; bill them yourself"
 	case models.OverageTwoSubscriptions:
@@ -142,3 +142,6 @@ func overageMeaning(p models.OveragePart) string {
 	}
 	return ""
 }
+
+// sendInTime says what happens to overage that is sent too late.
+const sendInTime = "Stripe does not bill overage that arrives after the invoice of its period is final, or more than 35 days after its use."

@@ -135,8 +135,11 @@ func orgConfirmTitle(c *models.Catalogue, cents int64) string {
 
 // orgConfirmText says what a spend limit does that is already reached.
 func orgConfirmText(c *models.Catalogue, s models.OrganizationSummary, cents int64) string {
-	text := fmt.Sprintf("%s is already spent on overage in this period. ", c.FormatMoney(s.SpentCents()))
-	return text + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone until %s. The overage so far is still billed.",
+	text := fmt.Sprintf("%s is already spent on overage in this period", c.FormatMoney(s.SpentCents()))
+	if s.Spent != nil && s.Spent.Counted && s.Spent.OverageCentsHeld > 0 {
+		text += fmt.Sprintf(", %s of it on hold for work in progress", c.FormatMoney(s.Spent.OverageCentsHeld))
+	}
+	return text + ". " + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone until %s. The overage so far is still billed.",
 		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
 }
 

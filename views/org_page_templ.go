@@ -94,7 +94,7 @@ func OrgPage(d Org) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = subscriptionNotice(d.Catalogue, d.Subscription, d.Frame.Now, false).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = subscriptionNotice(d.Catalogue, d.Subscription, d.Summary.Value.OverageRateCents, d.Frame.Now, false).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -19,8 +19,10 @@ type Plans struct {
 	// MayBuyTeam means that the viewer may buy a team plan for their organization: they are an admin of
 	// it, or, if BecomesAdmin is set, it has no admin, and the buyer becomes one.
 	MayBuyTeam, BecomesAdmin bool
-	// Organization is the name of the viewer's organization; empty without one.
+	// Organization is the name of the viewer's organization; empty without one. Seats is the number of
+	// its members if MayBuyTeam is set; 0 if it is unknown.
 	Organization string
+	Seats        int64
 	// StripeConnected means that plans can be bought.
 	StripeConnected bool
 	// Invoices are the most recent invoices that the viewer may see; none if Stripe does not respond.
@@ -51,8 +53,9 @@ func aboutPlans(d Plans) string {
 	if !d.StripeConnected {
 		return ""
 	}
-	return "A plan that you buy applies immediately, with all of its included units. To switch from a plan that you pay for " +
-		"here to another one of the same kind, cancel it first. It stays active until its period ends; then you can buy another one."
+	return "A plan that you buy applies immediately, with all of its included units. To switch between two plans for " +
+		"yourself, or between two plans for an organization, cancel the current one first. It stays active until its period ends; " +
+		"then you can buy the other one."
 }
 
 // wouldHaveCost returns the line that compares the plan by past usage; empty if the plan is not
@@ -105,12 +108,21 @@ func trialLine(d Plans, p models.Plan) string {
 	return fmt.Sprintf("%s: %s\u00a0until\u00a0then.", d.Current.trialTitle(d.Frame.Now), free)
 }
 
+// currentPriceNote says that the prices on the card of the viewer's plan may not be their own; empty if
+// they are.
+func currentPriceNote(d Plans, p models.Plan) string {
+	if p.ID != d.Current.Plan.ID || !d.Current.atStripe() {
+		return ""
+	}
+	return "Prices for new subscriptions; yours may be older."
+}
+
 // priceUnit returns the text after the base price: "per month".
 func priceUnit(p models.Plan) string {
 	switch {
 	case p.Type == models.Team:
 		return "per seat per month"
-	case p.BasePriceCents == 0:
+	case p.ID == models.FreePlan:
 		return "no card needed"
 	}
 	return "per month"
@@ -168,8 +180,11 @@ func aboutSeats(d Plans, p models.Plan) string {
 	if p.Type != models.Team {
 		return ""
 	}
-	text := "You buy one seat for each current member. When members join or leave, the number of seats stays the same; " +
-		"the operator of this service can change it."
+	text := "You buy one seat for each current member"
+	if d.Seats > 0 {
+		text += fmt.Sprintf(": %s, %s per month", ui.Count(d.Seats, "seat", "seats"), d.Catalogue.FormatMoney(d.Seats*p.BasePriceCents))
+	}
+	text += ". When members join or leave, the number of seats stays the same; the operator of this service can change it."
 	if running(d.Current) && !d.Current.Shared && d.Current.EndsAt == nil {
 		text += fmt.Sprintf(" Your own subscription to %s then has no effect, but renews until you cancel it.", d.Current.Plan.Name)
 	}

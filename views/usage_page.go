@@ -151,11 +151,15 @@ func availability(c *models.Catalogue, s models.Standing) string {
 		return fmt.Sprintf("No included %s are available, and one more would exceed your organization's spend limit. "+
 			"You get new ones on %s, or as soon as an admin raises the limit.", c.UnitPlural, reset)
 	case v.Reason == models.SpendLimitReached:
-		return fmt.Sprintf("One more %s would exceed your limit of %s. New ones are available on %s, or as soon as you raise the limit.",
+		text := fmt.Sprintf("One more %s would exceed your limit of %s. New ones are available on %s, or as soon as you raise the limit.",
 			c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset)
+		s.SpendLimitCents = nil
+		return text + alsoReached(s)
 	case v.Reason == models.PaymentPastDue:
-		return fmt.Sprintf("No included %s are available. Extra ones are available when the payment succeeds, and you get new ones on %s.",
+		text := fmt.Sprintf("No included %s are available. Extra ones are available when the payment succeeds, and you get new ones on %s.",
 			c.UnitPlural, reset)
+		s.PastDue = false
+		return text + alsoReached(s)
 	case v.Reason == models.IncludedExhausted && s.Used-s.Overage >= s.Included:
 		return fmt.Sprintf("All included %s are used. You get new ones on %s.", c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted:
@@ -169,6 +173,18 @@ func availability(c *models.Catalogue, s models.Standing) string {
 	}
 	return fmt.Sprintf("The included %s are used. Each extra one costs %s. No spend limit is set.",
 		c.UnitPlural, c.FormatMoney(s.OverageRateCents))
+}
+
+// alsoReached names the spend limit that still refuses extra units when the first reason is gone; empty
+// without one.
+func alsoReached(s models.Standing) string {
+	switch models.Decide(s, 1).Reason {
+	case models.SpendLimitReached:
+		return " Your spend limit is also reached."
+	case models.OrganizationSpendLimitReached:
+		return " Your organization's spend limit is also reached; an admin can raise it."
+	}
+	return ""
 }
 
 // withoutMemberLimit returns what one more unit would be answered without the member limit.
@@ -353,8 +369,14 @@ func memberForecast(text string, s models.Standing) string {
 	return fmt.Sprintf("%s, more than your member limit of %s.", text, models.FormatCount(*s.MemberLimit))
 }
 
-// runsOutText says when the units run out: "Runs out about Nov 24".
-func runsOutText(at time.Time) string { return "Runs out about " + at.UTC().Format("Jan 2") }
+// runsOutText says when the units run out: "Included suggestions run out about Nov 24".
+func runsOutText(c *models.Catalogue, s models.Standing, at time.Time) string {
+	day := " about " + at.UTC().Format("Jan 2")
+	if _, limited := s.LeftUnderMemberLimit(); limited {
+		return "You reach your member limit" + day
+	}
+	return "Included " + c.UnitPlural + " run out" + day
+}
 
 // hasRate reports whether the amount is that of all units at this rate. An average says nothing: units
 // of two prices can have an average that is the price of neither.
@@ -408,8 +430,12 @@ func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) strin
 	if s.OverageCents == 0 {
 		return text + " None of your included " + c.UnitPlural + " are left."
 	}
-	return fmt.Sprintf("You have already spent %s on overage in this period. %s The overage so far is still billed.",
-		c.FormatMoney(s.OverageCents), text)
+	held := ""
+	if s.OverageCentsHeld > 0 {
+		held = fmt.Sprintf(", and %s more is on hold for work in progress", c.FormatMoney(s.OverageCentsHeld))
+	}
+	return fmt.Sprintf("You have already spent %s on overage in this period%s. %s The overage so far is still billed.",
+		c.FormatMoney(s.OverageCents), held, text)
 }
 
 // whatStops names what stops when the limit is already reached: only extra units, if included ones are

@@ -91,6 +91,9 @@ func TestUsagePageTexts(t *testing.T) {
 		d.Standing.Value.MemberLimit = &limit
 		return d
 	}
+	bothReached, pastDueLimited := limited(85, 300), pastDue(75)
+	bothReached.Standing.Value.Organization = models.OrganizationSpend{LimitCents: new(int64(100)), Cents: 100}
+	pastDueLimited.Standing.Value.SpendLimitCents = new(int64(0))
 	memberHeld := onHold(memberLimited(43, 45))
 	spendFirst, pastDueFirst, unbilled := limited(62, 60), pastDue(62), viewstest.Member(t, "free", 8, 5)
 	spendFirst.Standing.Value.MemberLimit, pastDueFirst.Standing.Value.MemberLimit = new(int64(80)), new(int64(80))
@@ -171,6 +174,14 @@ func TestUsagePageTexts(t *testing.T) {
 			[]string{"Paused: your spend limit is reached", "One more suggestion would exceed your limit of $3.00."}, nil,
 		},
 		{
+			"two spend limits that are reached", bothReached,
+			[]string{"or as soon as you raise the limit. Your organization&#39;s spend limit is also reached; an admin can raise it."}, nil,
+		},
+		{
+			"a failed payment and a spend limit", pastDueLimited,
+			[]string{"Extra ones are available when the payment succeeds, and you get new ones on Dec 1, 2026, 00:00 UTC. Your spend limit is also reached."}, nil,
+		},
+		{
 			"a limit below the amount spent needs confirmation", confirming,
 			[]string{
 				"You have already spent $6.30 on overage in this period.",
@@ -195,7 +206,7 @@ func TestUsagePageTexts(t *testing.T) {
 		{
 			"a member limit that is reached", memberLimited(60, 60), []string{
 				"0 suggestions left under the member limit of 60", "Included left 15", "15 included left", "Paused: your member limit is reached",
-			}, []string{"15 suggestions left", "within the plan", "suggestions by the reset", "Runs out"},
+			}, []string{"15 suggestions left", "within the plan", "suggestions by the reset", "run out"},
 		},
 		{
 			"a member limit beyond the included units", memberLimited(43, 90), []string{

@@ -59,7 +59,7 @@ func TestPastPeriodOfAPerson(t *testing.T) {
 				t.Errorf("the page of November has no %s", want)
 			}
 		}
-		for _, not := range []string{"so far,", "At this pace", "Runs out", "<form method=\"post\" action=\"/usage"} {
+		for _, not := range []string{"so far,", "At this pace", "run out", "<form method=\"post\" action=\"/usage"} {
 			if strings.Contains(past.body, not) {
 				t.Errorf("the page of a past period has %q", not)
 			}

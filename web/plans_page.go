@@ -40,6 +40,11 @@ func (s *Server) plansPage(c echo.Context, viewer *models.Viewer) error {
 	if viewer.Organization != nil {
 		page.Organization = viewer.Organization.Name
 	}
+	if page.MayBuyTeam && page.StripeConnected {
+		page.Seats = load(s, c, "seats", func(ctx context.Context) (int64, error) {
+			return billing.SeatsFor(ctx, s.db, viewer.Organization.ID)
+		}).Value
+	}
 	p := s.loadPerson(c, viewer.User.Email, viewer.User.CreatedAt, page.Frame.Now)
 	page.Current = s.subscription(c, viewer, p.standing)
 	if s.flashed(c, planBought) == planBought {

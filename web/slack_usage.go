@@ -92,7 +92,11 @@ func (m *slackMessages) organization(o *models.OrganizationSummary) slackMessage
 	}
 	step := models.NextStep{Text: "Set a spend limit for the organization", Path: "/org#spend-limit"}
 	if o.SpendLimitCents != nil && o.HasPlan {
-		cost += " Spend limit: " + c.FormatMoney(*o.SpendLimitCents) + "."
+		cost += " Spend limit: " + c.FormatMoney(*o.SpendLimitCents)
+		if spent := o.SpentCents(); spent > o.OverageCents {
+			cost += ", of which " + c.FormatMoney(spent) + " are used: it also counts former members and work in progress"
+		}
+		cost += "."
 	}
 	switch {
 	case o.PastDue:

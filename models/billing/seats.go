@@ -11,6 +11,12 @@ import (
 	"tollgate/models"
 )
 
+// SeatsFor returns how many seats a purchase for an organization has: one for each member, at least one.
+func SeatsFor(ctx context.Context, db bun.IDB, organization uuid.UUID) (int64, error) {
+	n, err := members(ctx, db, organization)
+	return max(1, n), err
+}
+
 // members returns the number of members of an organization.
 func members(ctx context.Context, db bun.IDB, organization uuid.UUID) (int64, error) {
 	n, err := db.NewSelect().TableExpr("users AS u").Join("JOIN workspaces AS w ON w.id = u.workspace_id").

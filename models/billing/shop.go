@@ -134,11 +134,10 @@ func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (addre
 	}
 	seats := int64(1)
 	if plan.Type == models.Team {
-		n, err := members(ctx, s.db, id)
-		if err != nil {
+		var err error
+		if seats, err = SeatsFor(ctx, s.db, id); err != nil {
 			return "", fmt.Errorf("begin a purchase: %w", err)
 		}
-		seats = max(1, n)
 	}
 	items, err := s.items(ctx, plan, seats)
 	if err != nil {

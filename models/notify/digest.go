@@ -70,7 +70,8 @@ func (w *Worker) digestOf(ctx context.Context, now, day time.Time, id uuid.UUID)
 		if level := r.Standing.Level(); level != models.Safe {
 			name := cmp.Or(models.NameInText(r.Name, r.Standing.Email), "A member without a name")
 			facts.Members = append(facts.Members, models.DigestMember{
-				ID: r.ID, Name: name, Level: level, Used: r.Standing.Used, Included: r.Standing.Included, PeriodEnd: r.Standing.Period.End,
+				ID: r.ID, Name: name, Level: level, Used: r.Standing.Used, Overage: r.Standing.Overage, Included: r.Standing.Included,
+				PeriodEnd: r.Standing.Period.End,
 			})
 		}
 	}
@@ -102,7 +103,12 @@ func digestText(c *models.Catalogue, organization string, f *models.NoticeFacts)
 			text = append(text, "More members have also used 80% or more.")
 			break
 		}
-		text = append(text, fmt.Sprintf("%s: %s of %s used (%s)", m.Name, models.FormatCount(m.Used), c.Units(m.Included), m.Level))
+		extra := ""
+		if m.Overage > 0 {
+			extra = ", and " + models.FormatCount(m.Overage) + " extra"
+		}
+		text = append(text, fmt.Sprintf("%s: %s of %s included %s used%s (%s)", m.Name, models.FormatCount(m.Used-m.Overage),
+			models.FormatCount(m.Included), c.UnitPlural, extra, m.Level))
 	}
 	return text
 }

@@ -116,14 +116,14 @@ func (w *Worker) message(n *models.DueNotice, about subject) message {
 		m.step = link("Open the page with the plans", "/plans")
 	case models.NoticePaymentPastDue:
 		m.title = "Payment failed"
-		m.paragraphs = []string{fmt.Sprintf("The last payment failed, so extra %s are paused until it succeeds. Included %s are not affected.",
-			c.UnitPlural, c.UnitPlural)}
-		if f.OverageRateCents <= 0 {
-			m.paragraphs = []string{fmt.Sprintf("The last payment failed. Included %s are not affected.", c.UnitPlural)}
+		failed, who := "The last payment failed.", "you"
+		if f.OverageRateCents > 0 {
+			failed = fmt.Sprintf("The last payment failed, so extra %s are paused until it succeeds.", c.UnitPlural)
 		}
 		if n.SubjectKind == models.SubjectOrganization {
-			m.title, m.usage = "A payment of "+about.name+" failed", w.BaseURL+"/org"
+			m.title, m.usage, who = "A payment of "+about.name+" failed", w.BaseURL+"/org", "members without a plan of their own"
 		}
+		m.paragraphs = []string{fmt.Sprintf("%s Included %s still work. If no payment succeeds, %s move to the free plan.", failed, c.UnitPlural, who)}
 		m.step = link("Update the payment method", "/usage")
 		if in := about.situation; in != nil && in.PaidByOrganization {
 			own := c.PlanOf(f.Plan).Name

@@ -44,10 +44,14 @@ func (c *voidCommand) Run(ctx context.Context, o *Output, db *models.DB, catalog
 		return err
 	}
 	done := &voided.Void
-	note := "%s and %s of overage no longer count for %s."
+	note := catalogue.Units(done.Quantity) + " no longer count for " + done.Email + "."
+	if done.OverageCents > 0 {
+		note += " This includes " + catalogue.FormatMoney(done.OverageCents) + " of overage. If Stripe bills it, Tollgate takes it back at Stripe; " +
+			"if you have billed it by hand, credit it yourself."
+	}
 	if voided.Replayed {
 		note = "The event was already voided: " + note
 	}
-	o.Note(note, catalogue.Units(done.Quantity), catalogue.FormatMoney(done.OverageCents), done.Email)
+	o.Note("%s", note)
 	return o.Print(done.EventID)
 }

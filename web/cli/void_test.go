@@ -95,8 +95,8 @@ func TestGrantAndVoid(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, want := range []string{
-		"2 suggestions and $0.00 of overage no longer count for ada@example.com.\n",
-		"The event was already voided: 2 suggestions and $0.00 of overage no longer count for ada@example.com.\n",
+		"2 suggestions no longer count for ada@example.com.\n",
+		"The event was already voided: 2 suggestions no longer count for ada@example.com.\n",
 	} {
 		stdout.Reset()
 		stderr.Reset()
