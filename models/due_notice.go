@@ -115,8 +115,8 @@ type NoticeFacts struct {
 type DigestMember struct {
 	ID uuid.UUID `json:"id"`
 	// Name is the member's name, or else their email.
-	Name     string       `json:"name"`
-	Level    WarningLevel `json:"level"`
+	Name  string       `json:"name"`
+	Level WarningLevel `json:"level"`
 	// Used contains Overage, the units beyond the included ones.
 	Used     int64 `json:"used"`
 	Overage  int64 `json:"overage,omitempty"`

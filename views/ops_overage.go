@@ -95,11 +95,12 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageUnknown:
 		return "sent, no response yet; will be checked or sent again"
 	case models.OverageLate:
-		return "not sent before the invoice was final, or used after the subscription had ended, so Stripe does not bill these units; bill them yourself if you want to charge for them"
+		return "not sent before the invoice was final, or used after the subscription had ended, so Stripe does not bill these units" +
+			billYourself
 	case models.OverageNoItem:
 		return "the subscription no longer has this plan’s overage price, so Stripe does not bill these units; bill them yourself"
 	case models.OverageDiscarded:
-		return "the subscription was canceled without an invoice, so Stripe does not bill these units; bill them yourself if you want to charge for them"
+		return "the subscription was canceled without an invoice, so Stripe does not bill these units" + billYourself
 	case models.OverageByHand:
 		return "the plan was assigned by hand, so Stripe does not bill these units; bill them yourself"
 	case models.OverageTwoSubscriptions:
@@ -142,6 +143,9 @@ func overageMeaning(p models.OveragePart) string {
 	}
 	return ""
 }
+
+// billYourself says what an operator can do about overage that Stripe does not bill.
+const billYourself = "; bill them yourself if you want to charge for them"
 
 // sendInTime says what happens to overage that is sent too late.
 const sendInTime = "Stripe does not bill overage that arrives after the invoice of its period is final, or more than 35 days after its use."

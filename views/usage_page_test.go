@@ -179,7 +179,8 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"a failed payment and a spend limit", pastDueLimited,
-			[]string{"Extra ones are available when the payment succeeds, and you get new ones on Dec 1, 2026, 00:00 UTC. Your spend limit is also reached."}, nil,
+			[]string{"Extra ones are available when the payment succeeds, and you get new ones on Dec 1, 2026, 00:00 UTC. " +
+				"Your spend limit is also reached."}, nil,
 		},
 		{
 			"a limit below the amount spent needs confirmation", confirming,

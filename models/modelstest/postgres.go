@@ -57,8 +57,10 @@ type PostgresOptions struct {
 func (o PostgresOptions) settings() []string {
 	var list []string
 	if !o.Durable {
-		// A short log, because it uses memory. Few buffers, because each new connection maps them.
-		list = append(list, "fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_wal_size=64MB", "shared_buffers=16MB", "autovacuum=off")
+		// A short log, because it uses memory. Few buffers, because each new connection maps them. No
+		// autovacuum, because it starts a process for each of many short-lived databases.
+		list = append(list, "fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_wal_size=64MB", "shared_buffers=16MB",
+			"autovacuum=off")
 	}
 	if o.MaxConnections > 0 {
 		list = append(list, "max_connections="+strconv.Itoa(o.MaxConnections))

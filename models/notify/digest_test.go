@@ -48,7 +48,9 @@ func TestAdminsGetADailyDigest(t *testing.T) {
 		all.Wait()
 		mails("a member at a level, four workers", 1)
 		text := mailParts(t, f.smtp.list()[0])["text/plain"]
-		for _, wanted := range []string{"bob@example.com: 4 of 5 included suggestions used (warning)", "https://tollgate.example.com/org/members"} {
+		for _, wanted := range []string{
+			"bob@example.com: 4 of 5 included suggestions used (warning)", "https://tollgate.example.com/org/members",
+		} {
 			if !strings.Contains(text, wanted) {
 				t.Errorf("the mail has no %q: %s", wanted, text)
 			}

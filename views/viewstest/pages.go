@@ -301,7 +301,9 @@ func OtherPages(t testing.TB) map[string]templ.Component {
 
 	pages["error-403"] = views.ErrorPage(views.Error{
 		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Status: 403, RequestID: requestID,
-		Admins: []views.Person{{Name: "Alma Teapot", Email: "alma.teapot@example.com"}, {Email: "bruno.paperclip@example.com"}, {Email: "u7@t1.slack.invalid"}},
+		Admins: []views.Person{
+			{Name: "Alma Teapot", Email: "alma.teapot@example.com"}, {Email: "bruno.paperclip@example.com"}, {Email: "u7@t1.slack.invalid"},
+		},
 	})
 	for _, status := range []int{404, 500, 503} {
 		pages["error-"+strconv.Itoa(status)] = views.ErrorPage(views.Error{Frame: out, Status: status, RequestID: requestID})

@@ -46,8 +46,8 @@ func (c *voidCommand) Run(ctx context.Context, o *Output, db *models.DB, catalog
 	done := &voided.Void
 	note := catalogue.Units(done.Quantity) + " no longer count for " + done.Email + "."
 	if done.OverageCents > 0 {
-		note += " This includes " + catalogue.FormatMoney(done.OverageCents) + " of overage. If Stripe bills it, Tollgate takes it back at Stripe; " +
-			"if you have billed it by hand, credit it yourself."
+		note += " This includes " + catalogue.FormatMoney(done.OverageCents) + " of overage. If Stripe bills it, Tollgate takes it back " +
+			"at Stripe; if you have billed it by hand, credit it yourself."
 	}
 	if voided.Replayed {
 		note = "The event was already voided: " + note
