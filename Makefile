@@ -58,7 +58,7 @@ together := ^($(together)|TestAMetersListMayHang|TestLimiter)$$
 # runs first. -count=1, because go test's cache ignores the program that web/e2e builds and starts.
 # -pgo=off, because with the profile, everything that the program imports is compiled a second time.
 # -ldflags=-w, because linking without debug information takes a third less time.
-tested := -vet=off -pgo=off -ldflags=-w -count=1 -parallel 3 -timeout 12m
+tested := -vet=off -pgo=off -ldflags=-w -count=1 -parallel 3 -timeout 16m
 
 # Tests that fail if other programs keep the processor busy for seconds. They run last, alone.
 quiet := ^TestSlowLink$$

@@ -26,7 +26,7 @@ const haproxyLines = "option redispatch 1\n    retry-on conn-failure empty-respo
 
 const (
 	// rollingRate is how many calls per second start, however long earlier ones take.
-	rollingRate, longRollingRate = 250, 1000
+	rollingRate, longRollingRate = 100, 1000
 	// settled is how long calls go on before the first restart, between two and after the last.
 	settled = time.Second
 	// unprivileged is a user without rights. On newer kernels, a server that does not run as root may not
