@@ -61,12 +61,15 @@ func DatabasePasswords(address string) []string {
 	return all
 }
 
-// unescapedHint returns what to add to an error about an address that has a character before its last @
-// that ends a password unless it is escaped.
+// unescapedHint returns what to add to an error about an address whose user name or password has a
+// character that ends it unless it is escaped.
 func unescapedHint(address string) string {
 	_, rest, _ := strings.Cut(address, "://")
+	if before, _, _ := strings.Cut(rest, "?"); strings.Contains(before, "@") {
+		rest = before // after it, @ and / are allowed
+	}
 	if at := strings.LastIndex(rest, "@"); at >= 0 && strings.ContainsAny(rest[:at], "@/") {
-		return "; in the password, write @ as %40 and / as %2F"
+		return "; in the user name and password, write @ as %40 and / as %2F"
 	}
 	return ""
 }
@@ -98,7 +101,10 @@ func explainPostgres(address string, err error) error {
 	case errors.As(err, &config):
 		// The text before it repeats the address.
 		_, words, _ = strings.Cut(config.Error(), "`: ")
-		words = "invalid address: " + words + unescapedHint(address)
+		words = "invalid address: " + words
+		if hint := unescapedHint(address); hint != "" {
+			words = "invalid address" + hint // the cause may quote a part of the password
+		}
 	case errors.As(err, &dns) && dns.IsNotFound:
 		words = "no such host; change --database" + unescapedHint(address)
 	case errors.Is(err, syscall.ENOENT):
@@ -109,7 +115,7 @@ func explainPostgres(address string, err error) error {
 		words = "the server does not answer; check the network or change --database"
 	case errors.As(err, &connect):
 		words = lastCause(connect).Error()
-		if connect.Config.TLSConfig != nil {
+		if strings.Contains(words, "TLS") || strings.Contains(words, "tls: ") || strings.Contains(words, "x509: ") {
 			words += "; check sslmode and sslrootcert in --database, and the server's TLS settings"
 		}
 	default:

@@ -195,9 +195,17 @@ func (p *roster) currentRecords() schema.QueryAppender {
 	}
 	return standings("r.email, r.suggestions_used AS used, r.overage_used AS overage, r.overage_cents AS cents, r.units_held AS held, "+
 		"r.overage_held, r.suggestions_included AS given, r.included_before AS before, r.granted, ? AS of_plan, ? AS further_rate, "+
-		"r.spend_limit_cents AS spend_limit, r.member_limit FROM "+from+" ? WHERE ?",
+		limitsNow+" FROM "+from+" ? WHERE ?",
 		p.coalesce("included", p.defaultTerms.included), p.coalesce("further", p.defaultTerms.further), p.joinTerms(), p.isCurrent())
 }
+
+// limitsNow are a member's limits. Those of a record are outdated from a change of a limit until the
+// member's next decision; entitled is then false.
+const limitsNow = `CASE WHEN r.entitled THEN r.spend_limit_cents
+			ELSE (SELECT x.spend_limit_cents FROM users x WHERE x.id = r.user_id) END AS spend_limit,
+		CASE WHEN r.entitled THEN r.member_limit
+			ELSE (SELECT COALESCE(x.member_limit, o.member_limit) FROM users x JOIN workspaces w ON w.id = x.workspace_id
+				JOIN organizations o ON o.id = w.organization_id WHERE x.id = r.user_id) END AS member_limit`
 
 // members returns a query of all members that reads no usage record.
 func (p *roster) members() schema.QueryAppender {

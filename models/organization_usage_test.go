@@ -281,7 +281,10 @@ func TestOrganizationForecastUnderMemberLimits(t *testing.T) {
 		for limit, want := range map[int64]models.Overage{
 			10: {Units: 2, Cents: 50}, 50: {Units: 2, Cents: 50}, 52: {Units: 2, Cents: 50}, 53: {Units: 3, Cents: 75}, 55: {Units: 5, Cents: 125},
 		} {
-			f.exec(t, "UPDATE usage_records SET member_limit = ?", limit)
+			change := models.OrganizationChange{MemberLimit: &models.LimitChange{To: &limit, Unseen: true}}
+			if err := models.SetOrganization(f.ctx, f.db, f.catalogue, noon, models.ActorShell, id, change); err != nil {
+				t.Fatal(err)
+			}
 			s, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, id)
 			if err != nil {
 				t.Fatal(err)

@@ -148,4 +148,4 @@ func overageMeaning(p models.OveragePart) string {
 const billYourself = "; bill them yourself if you want to charge for them"
 
 // sendInTime says what happens to overage that is sent too late.
-const sendInTime = "Stripe does not bill overage that arrives after the invoice of its period is final, or more than 35 days after its use."
+const sendInTime = "Stripe does not bill overage that arrives after the invoice of its period is final, or more than 34 days after its use."

@@ -135,9 +135,13 @@ func orgConfirmTitle(c *models.Catalogue, cents int64) string {
 
 // orgConfirmText says what a spend limit does that is already reached.
 func orgConfirmText(c *models.Catalogue, s models.OrganizationSummary, cents int64) string {
-	text := fmt.Sprintf("%s is already spent on overage in this period", c.FormatMoney(s.SpentCents()))
-	if s.Spent != nil && s.Spent.Counted && s.Spent.OverageCentsHeld > 0 {
-		text += fmt.Sprintf(", %s of it on hold for work in progress", c.FormatMoney(s.Spent.OverageCentsHeld))
+	held := int64(0)
+	if s.Spent != nil && s.Spent.Counted {
+		held = s.Spent.OverageCentsHeld
+	}
+	text := fmt.Sprintf("%s is already spent on overage in this period", c.FormatMoney(s.SpentCents()-held))
+	if held > 0 {
+		text += fmt.Sprintf(", and %s more is on hold for work in progress", c.FormatMoney(held))
 	}
 	return text + ". " + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone until %s. The overage so far is still billed.",
 		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))

@@ -23,7 +23,7 @@ func TestOrganizationPages(t *testing.T) {
 				"More overage at this pace: about 61 × $0.20 $12.20 Forecast for the whole period $859.40",
 			"36 suggestions beyond the plan, by 3 members.",
 			"The number of seats comes from the subscription. The base price is", "your subscription may have an older price. " +
-				"The invoice also has the overage of people who have left, and what members used before they left and rejoined. " +
+				"The invoice also has the overage of people who have left, and of members from before they left and rejoined. " +
 				"Estimate, before tax; the invoice is authoritative.",
 		}, []string{"No month has overage", "by hand"}},
 		{"org-by-hand", []string{

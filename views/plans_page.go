@@ -53,9 +53,8 @@ func aboutPlans(d Plans) string {
 	if !d.StripeConnected {
 		return ""
 	}
-	return "A plan that you buy applies immediately, with all of its included units. To switch between two plans for " +
-		"yourself, or between two plans for an organization, cancel the current one first. It stays active until its period ends; " +
-		"then you can buy the other one."
+	return "A plan that you buy applies immediately, with all of its included units. To switch from a plan that you pay for " +
+		"here to another one in the same section, cancel it first. It stays active until its period ends; then you can buy another one."
 }
 
 // wouldHaveCost returns the line that compares the plan by past usage; empty if the plan is not

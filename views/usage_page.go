@@ -175,12 +175,13 @@ func availability(c *models.Catalogue, s models.Standing) string {
 		c.UnitPlural, c.FormatMoney(s.OverageRateCents))
 }
 
-// alsoReached names the spend limit that still refuses extra units when the first reason is gone; empty
+// alsoReached names the spend limits that still refuse extra units when the first reason is gone; empty
 // without one.
 func alsoReached(s models.Standing) string {
 	switch models.Decide(s, 1).Reason {
 	case models.SpendLimitReached:
-		return " Your spend limit is also reached."
+		s.SpendLimitCents = nil
+		return " Your spend limit is also reached." + alsoReached(s)
 	case models.OrganizationSpendLimitReached:
 		return " Your organization's spend limit is also reached; an admin can raise it."
 	}
@@ -427,7 +428,7 @@ func noLimit(c *models.Catalogue, s models.Standing) string {
 func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) string {
 	text := fmt.Sprintf("With a limit of %s, %s stop immediately, until %s.", c.FormatMoney(cents), whatStops(c, s),
 		models.FormatReset(s.Period.End))
-	if s.OverageCents == 0 {
+	if s.OverageCents == 0 && s.OverageCentsHeld == 0 {
 		return text + " None of your included " + c.UnitPlural + " are left."
 	}
 	held := ""

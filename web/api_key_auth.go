@@ -82,7 +82,7 @@ func (k *apiKeys) find(c echo.Context, strangers *clientLimit, key string) (*kno
 	known, err := k.fetch(ctx, key)
 	switch {
 	case err != nil:
-		strangers.noteFailedLookup(ctx)
+		strangers.noteFailedLookup()
 	case known != nil:
 		strangers.giveBack(c)
 	}

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -90,12 +89,8 @@ func (l *clientLimit) takeLookup(c echo.Context) error {
 	return err
 }
 
-// noteFailedLookup is called if a lookup for a request failed. If the client has left, that is the
-// reason, and not the database.
-func (l *clientLimit) noteFailedLookup(ctx context.Context) {
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return
-	}
+// noteFailedLookup is called if the database did not answer a lookup.
+func (l *clientLimit) noteFailedLookup() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lookupFailed = l.now()

@@ -64,8 +64,8 @@ func (s *Server) viewer(c echo.Context) (*models.Viewer, error) {
 	}
 	viewer, err := s.sessions.load(c)
 	switch {
-	case err != nil:
-		s.strangers.noteFailedLookup(c.Request().Context())
+	case err != nil && !hasLeft(c): // if the client has left, the lookup was canceled
+		s.strangers.noteFailedLookup()
 	case viewer != nil:
 		s.strangers.giveBack(c)
 		s.sessions.known.add(token)

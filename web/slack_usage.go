@@ -93,8 +93,9 @@ func (m *slackMessages) organization(o *models.OrganizationSummary) slackMessage
 	step := models.NextStep{Text: "Set a spend limit for the organization", Path: "/org#spend-limit"}
 	if o.SpendLimitCents != nil && o.HasPlan {
 		cost += " Spend limit: " + c.FormatMoney(*o.SpendLimitCents)
-		if spent := o.SpentCents(); spent > o.OverageCents {
-			cost += ", of which " + c.FormatMoney(spent) + " are used: it also counts former members and work in progress"
+		if spent := o.SpentCents(); spent != o.OverageCents {
+			cost += "; " + c.FormatMoney(spent) + " counts toward it: what the organization's subscription pays for, " +
+				"with former members and work in progress"
 		}
 		cost += "."
 	}

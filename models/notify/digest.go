@@ -103,12 +103,12 @@ func digestText(c *models.Catalogue, organization string, f *models.NoticeFacts)
 			text = append(text, "More members have also used 80% or more.")
 			break
 		}
-		extra := ""
-		if m.Overage > 0 {
-			extra = ", and " + models.FormatCount(m.Overage) + " extra"
+		included, beyond := min(m.Used-m.Overage, m.Included), ""
+		if m.Used > included {
+			beyond = ", and " + models.FormatCount(m.Used-included) + " beyond the plan"
 		}
-		text = append(text, fmt.Sprintf("%s: %s of %s included %s used%s (%s)", m.Name, models.FormatCount(m.Used-m.Overage),
-			models.FormatCount(m.Included), c.UnitPlural, extra, m.Level))
+		text = append(text, fmt.Sprintf("%s: %s of %s included %s used%s (%s)", m.Name, models.FormatCount(included),
+			models.FormatCount(m.Included), c.UnitPlural, beyond, m.Level))
 	}
 	return text
 }

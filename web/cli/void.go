@@ -44,10 +44,14 @@ func (c *voidCommand) Run(ctx context.Context, o *Output, db *models.DB, catalog
 		return err
 	}
 	done := &voided.Void
-	note := catalogue.Units(done.Quantity) + " no longer count for " + done.Email + "."
+	verb := "count"
+	if done.Quantity == 1 {
+		verb = "counts"
+	}
+	note := catalogue.Units(done.Quantity) + " no longer " + verb + " for " + done.Email + "."
 	if done.OverageCents > 0 {
-		note += " This includes " + catalogue.FormatMoney(done.OverageCents) + " of overage. If Stripe bills it, Tollgate takes it back " +
-			"at Stripe; if you have billed it by hand, credit it yourself."
+		note += " This includes " + catalogue.FormatMoney(done.OverageCents) + " of overage. The page /ops shows whether Tollgate " +
+			"takes it back at Stripe. If you have billed it by hand, credit it yourself."
 	}
 	if voided.Replayed {
 		note = "The event was already voided: " + note

@@ -297,7 +297,8 @@ func TestDatabaseErrorsAreOneLine(t *testing.T) {
 	}
 	for _, given := range []string{
 		"postgres://ada:sek%ret@127.0.0.1:1/x", "postgres://ada:sek#ret@127.0.0.1:1/x", "postgres://ada:sek/ret@127.0.0.1:1/x",
-		"postgres://ada:sek?ret@127.0.0.1:1/x",
+		"postgres://ada:sek?ret@127.0.0.1:1/x", "postgres://ada:sek%kr/ret@127.0.0.1:1/x", "postgres://ada:sek/se?ret@127.0.0.1:1/x",
+		"postgres://ada:sek@se ret@127.0.0.1:1/x",
 		"postgres://ada:sek@ret@127.0.0.1:1/x", "postgres://ada@127.0.0.1:1/x?password=sekret", "postgres://ada@127.0.0.1:port/x?password=sekret",
 	} {
 		_, stderr, err := execute(t, program(t), "verify", "--database", given)
@@ -305,7 +306,7 @@ func TestDatabaseErrorsAreOneLine(t *testing.T) {
 			strings.Contains(stderr, "sek") || strings.Contains(strings.ReplaceAll(stderr, "secret", ""), "ret@") {
 			t.Errorf("%s: %v, %s", given, err, stderr)
 		}
-		const hint = "; in the password, write @ as %40 and / as %2F\n"
+		const hint = "; in the user name and password, write @ as %40 and / as %2F\n"
 		password, _, found := strings.Cut(strings.TrimPrefix(given, "postgres://ada:"), "ret@")
 		if found && strings.ContainsAny(password, "@/") && !strings.HasSuffix(stderr, hint) {
 			t.Errorf("%s: no hint about the password in %s", given, stderr)
