@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"tollgate/models"
 	"tollgate/models/modelstest"
 )
@@ -256,18 +258,24 @@ func TestOrganizationForecast(t *testing.T) {
 			40: {Units: 2, Cents: 50}, 50: {Units: 2, Cents: 50}, 74: {Units: 2, Cents: 50}, 75: {Units: 3, Cents: 75}, 110: {Units: 4, Cents: 100},
 		} {
 			change := models.OrganizationChange{SpendLimit: &models.LimitChange{To: &limit, Unseen: true}}
-			if err := models.SetOrganization(f.ctx, f.db, f.catalogue, noon, models.ActorShell, id, change); err != nil {
-				t.Fatal(err)
-			}
-			s, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, id)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if s.Forecast == nil || *s.Forecast != want {
+			if s := f.usageAfter(t, id, change); s.Forecast == nil || *s.Forecast != want {
 				t.Errorf("with a spend limit of %d cents: forecast %+v, want %+v", limit, s.Forecast, want)
 			}
 		}
 	})
+}
+
+// usageAfter returns an organization's usage after a change of its limits.
+func (f *fixture) usageAfter(t *testing.T, id uuid.UUID, change models.OrganizationChange) models.OrganizationSummary {
+	t.Helper()
+	if err := models.SetOrganization(f.ctx, f.db, f.catalogue, noon, models.ActorShell, id, change); err != nil {
+		t.Fatal(err)
+	}
+	s, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // The forecast of a member's overage ends at the member limit.
@@ -282,14 +290,7 @@ func TestOrganizationForecastUnderMemberLimits(t *testing.T) {
 			10: {Units: 2, Cents: 50}, 50: {Units: 2, Cents: 50}, 52: {Units: 2, Cents: 50}, 53: {Units: 3, Cents: 75}, 55: {Units: 5, Cents: 125},
 		} {
 			change := models.OrganizationChange{MemberLimit: &models.LimitChange{To: &limit, Unseen: true}}
-			if err := models.SetOrganization(f.ctx, f.db, f.catalogue, noon, models.ActorShell, id, change); err != nil {
-				t.Fatal(err)
-			}
-			s, err := models.OrganizationUsage(f.ctx, f.db, f.catalogue, noon, id)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if s.Forecast == nil || *s.Forecast != want {
+			if s := f.usageAfter(t, id, change); s.Forecast == nil || *s.Forecast != want {
 				t.Errorf("with a member limit of %d: forecast %+v, want %+v", limit, s.Forecast, want)
 			}
 		}
