@@ -92,9 +92,9 @@ func ErrorPage(d Error) templ.Component {
 						}
 						if models.NameInText("", p.Email) == "" {
 							var templ_7745c5c3_Var5 string
-							templ_7745c5c3_Var5, templ_7745c5c3_Err = templ.JoinStringErrs(cmp.Or(p.Name, "an admin without a name") + ", in Slack")
+							templ_7745c5c3_Var5, templ_7745c5c3_Err = templ.JoinStringErrs(cmp.Or(p.Name, "An admin whose name is not known here") + " (ask in Slack)")
 							if templ_7745c5c3_Err != nil {
-								return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/error_page.templ`, Line: 23, Col: 66}
+								return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/error_page.templ`, Line: 23, Col: 85}
 							}
 							_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var5))
 							if templ_7745c5c3_Err != nil {

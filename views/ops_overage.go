@@ -98,11 +98,12 @@ func overageMeaning(p models.OveragePart) string {
 		return "not sent before the invoice was final, or used after the subscription had ended, so Stripe does not bill these units" +
 			billYourself
 	case models.OverageNoItem:
-		return "the subscription no longer has this plan’s overage price, so Stripe does not bill these units; bill them yourself"
+		return "the subscription no longer has this plan’s overage price, so Stripe does not bill these units" +
+			billYourself
 	case models.OverageDiscarded:
 		return "the subscription was canceled without an invoice, so Stripe does not bill these units" + billYourself
 	case models.OverageByHand:
-		return "the plan was assigned by hand, so Stripe does not bill these units; bill them yourself"
+		return "the plan was assigned by hand, so Stripe does not bill these units" + billYourself
 	case models.OverageTwoSubscriptions:
 		return "held back until only one subscription is left"
 	case models.OverageByTiers:
@@ -145,7 +146,8 @@ func overageMeaning(p models.OveragePart) string {
 }
 
 // billYourself says what an operator can do about overage that Stripe does not bill.
-const billYourself = "; bill them yourself if you want to charge for them"
+const billYourself = "; to charge for them, bill them by hand"
 
 // sendInTime says what happens to overage that is sent too late.
-const sendInTime = "Stripe does not bill overage that arrives after the invoice of its period is final, or more than 34 days after its use."
+const sendInTime = "Stripe does not bill overage that it gets after the invoice of its period is final. " +
+	"Tollgate sends no overage that is more than 34 days old."

@@ -13,8 +13,8 @@ const (
 	FieldIDOrgMemberLimit = "org-member-limit-units"
 )
 
-// spentText returns "Spent $12.40 of $50.00." with the part that is on hold.
-func spentText(c *models.Catalogue, s models.OrganizationSummary) string {
+// SpentText returns "Spent $12.40 of $50.00." with the part that is on hold.
+func SpentText(c *models.Catalogue, s models.OrganizationSummary) string {
 	spent, held := int64(0), int64(0)
 	if s.Spent != nil {
 		spent, held = s.Spent.OverageCents, s.Spent.OverageCentsHeld
@@ -26,9 +26,9 @@ func spentText(c *models.Catalogue, s models.OrganizationSummary) string {
 	return text + "."
 }
 
-// spentNote explains why the spent amount differs from the members' overage on the same page; empty
-// if it does not.
-func spentNote(c *models.Catalogue, s models.OrganizationSummary) string {
+// SpentNote explains why the spent amount differs from the members' overage, which is shown above it;
+// empty if it does not.
+func SpentNote(c *models.Catalogue, s models.OrganizationSummary) string {
 	if s.Spent == nil {
 		return ""
 	}
@@ -139,12 +139,8 @@ func orgConfirmText(c *models.Catalogue, s models.OrganizationSummary, cents int
 	if s.Spent != nil && s.Spent.Counted {
 		held = s.Spent.OverageCentsHeld
 	}
-	text := fmt.Sprintf("%s is already spent on overage in this period", c.FormatMoney(s.SpentCents()-held))
-	if held > 0 {
-		text += fmt.Sprintf(", and %s more is on hold for work in progress", c.FormatMoney(held))
-	}
-	return text + ". " + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone until %s. The overage so far is still billed.",
-		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
+	return spentSoFar(c, s.SpentCents()-held, held) + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone until %s",
+		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End)) + orReleased(held)
 }
 
 // changeSubject says whom or what a change is about.

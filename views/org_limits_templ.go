@@ -93,7 +93,7 @@ func orgSpendCard(d Org, s models.OrganizationSummary) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				var templ_7745c5c3_Var5 string
-				templ_7745c5c3_Var5, templ_7745c5c3_Err = templ.JoinStringErrs(spentText(d.Catalogue, s))
+				templ_7745c5c3_Var5, templ_7745c5c3_Err = templ.JoinStringErrs(SpentText(d.Catalogue, s))
 				if templ_7745c5c3_Err != nil {
 					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_limits.templ`, Line: 17, Col: 63}
 				}
@@ -105,7 +105,7 @@ func orgSpendCard(d Org, s models.OrganizationSummary) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				if note := spentNote(d.Catalogue, s); note != "" {
+				if note := SpentNote(d.Catalogue, s); note != "" {
 					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 6, "<p class=\"text-sm text-muted\">")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err

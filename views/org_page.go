@@ -93,7 +93,7 @@ func (d Org) othersNote() string {
 	if !d.Subscription.atStripe() || !d.showsOverage() {
 		return ""
 	}
-	return "The invoice also has the overage of people who have left, and of members from before they left and rejoined. "
+	return "If people left in this period, the invoice also has their overage up to then, even if they have rejoined. "
 }
 
 // moreOverage returns the expected overage from now until the end of the period.

@@ -23,7 +23,7 @@ func TestOrganizationPages(t *testing.T) {
 				"More overage at this pace: about 61 × $0.20 $12.20 Forecast for the whole period $859.40",
 			"36 suggestions beyond the plan, by 3 members.",
 			"The number of seats comes from the subscription. The base price is", "your subscription may have an older price. " +
-				"The invoice also has the overage of people who have left, and of members from before they left and rejoined. " +
+				"If people left in this period, the invoice also has their overage up to then, even if they have rejoined. " +
 				"Estimate, before tax; the invoice is authoritative.",
 		}, []string{"No month has overage", "by hand"}},
 		{"org-by-hand", []string{
@@ -36,6 +36,11 @@ func TestOrganizationPages(t *testing.T) {
 		}, []string{"$840", "× $0.20", "Forecast for"}},
 		{"org-new", []string{
 			"Business, 1 seat × $20.00 $20.00", "No usage in this billing period yet (1 member)", "Nothing used yet", "No overage so far",
+		}, nil},
+		{"org-limit-confirm", []string{
+			"$7.20 of overage was used in this period and is billed in any case. Work in progress holds $0.60 of overage. What it uses of " +
+				"this is billed, even above the new limit. With a limit of $5.00, extra suggestions are paused for everyone until " +
+				"Dec 1, 2026, 00:00 UTC. They may become available again before if the work uses less than it holds.",
 		}, nil},
 		{"org-limit-paused", []string{"They are paused until Dec 1, 2026, 00:00 UTC, or until an admin raises the limit."}, nil},
 		{"org-limit-past-due", []string{

@@ -111,7 +111,7 @@ func TestNavigationOnlyHasPagesThatOpen(t *testing.T) {
 func TestErrorPagesNameTheRequest(t *testing.T) {
 	pages := viewstest.OtherPages(t)
 	for name, want := range map[string]string{
-		"error-403": "Alma Teapot, alma.teapot@example.com bruno.paperclip@example.com an admin without a name, in Slack",
+		"error-403": "Alma Teapot, alma.teapot@example.com bruno.paperclip@example.com An admin whose name is not known here (ask in Slack)",
 		"error-404": "Page not found", "error-500": "Something went wrong",
 		"error-503": "The database is not responding",
 	} {

@@ -113,7 +113,7 @@ func currentPriceNote(d Plans, p models.Plan) string {
 	if p.ID != d.Current.Plan.ID || !d.Current.atStripe() {
 		return ""
 	}
-	return "Prices for new subscriptions; yours may be older."
+	return "These are the prices of new subscriptions. The current subscription may have older ones."
 }
 
 // priceUnit returns the text after the base price: "per month".
@@ -181,7 +181,8 @@ func aboutSeats(d Plans, p models.Plan) string {
 	}
 	text := "You buy one seat for each current member"
 	if d.Seats > 0 {
-		text += fmt.Sprintf(": %s, %s per month", ui.Count(d.Seats, "seat", "seats"), d.Catalogue.FormatMoney(d.Seats*p.BasePriceCents))
+		text += fmt.Sprintf(": %s × %s = %s per month, before tax", ui.Count(d.Seats, "seat", "seats"),
+			d.Catalogue.FormatMoney(p.BasePriceCents), d.Catalogue.FormatMoney(d.Seats*p.BasePriceCents))
 	}
 	text += ". When members join or leave, the number of seats stays the same; the operator of this service can change it."
 	if running(d.Current) && !d.Current.Shared && d.Current.EndsAt == nil {

@@ -2,6 +2,7 @@ package views
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"tollgate/models"
@@ -151,15 +152,12 @@ func availability(c *models.Catalogue, s models.Standing) string {
 		return fmt.Sprintf("No included %s are available, and one more would exceed your organization's spend limit. "+
 			"You get new ones on %s, or as soon as an admin raises the limit.", c.UnitPlural, reset)
 	case v.Reason == models.SpendLimitReached:
-		text := fmt.Sprintf("One more %s would exceed your limit of %s. New ones are available on %s, or as soon as you raise the limit.",
-			c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset)
-		s.SpendLimitCents = nil
-		return text + alsoReached(s)
+		return fmt.Sprintf("One more %s would exceed your limit of %s. New ones are available on %s, or as soon as %s.",
+			c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset, strings.Join(raises(s), " and "))
 	case v.Reason == models.PaymentPastDue:
-		text := fmt.Sprintf("No included %s are available. Extra ones are available when the payment succeeds, and you get new ones on %s.",
-			c.UnitPlural, reset)
 		s.PastDue = false
-		return text + alsoReached(s)
+		return fmt.Sprintf("No included %s are available. Extra ones are available as soon as %s. You get new ones on %s.",
+			c.UnitPlural, strings.Join(append([]string{"the payment succeeds"}, raises(s)...), " and "), reset)
 	case v.Reason == models.IncludedExhausted && s.Used-s.Overage >= s.Included:
 		return fmt.Sprintf("All included %s are used. You get new ones on %s.", c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted:
@@ -175,17 +173,17 @@ func availability(c *models.Catalogue, s models.Standing) string {
 		c.UnitPlural, c.FormatMoney(s.OverageRateCents))
 }
 
-// alsoReached names the spend limits that still refuse extra units when the first reason is gone; empty
-// without one.
-func alsoReached(s models.Standing) string {
+// raises says which spend limits must be raised until one more unit is allowed: "you raise your spend
+// limit".
+func raises(s models.Standing) []string {
 	switch models.Decide(s, 1).Reason {
 	case models.SpendLimitReached:
 		s.SpendLimitCents = nil
-		return " Your spend limit is also reached." + alsoReached(s)
+		return append([]string{"you raise your spend limit"}, raises(s)...)
 	case models.OrganizationSpendLimitReached:
-		return " Your organization's spend limit is also reached; an admin can raise it."
+		return []string{"an admin raises your organization's spend limit"}
 	}
-	return ""
+	return nil
 }
 
 // withoutMemberLimit returns what one more unit would be answered without the member limit.
@@ -426,17 +424,33 @@ func noLimit(c *models.Catalogue, s models.Standing) string {
 
 // stopsImmediately says what a limit does that is already reached.
 func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) string {
-	text := fmt.Sprintf("With a limit of %s, %s stop immediately, until %s.", c.FormatMoney(cents), whatStops(c, s),
+	text := fmt.Sprintf("With a limit of %s, %s stop immediately, until %s", c.FormatMoney(cents), whatStops(c, s),
 		models.FormatReset(s.Period.End))
 	if s.OverageCents == 0 && s.OverageCentsHeld == 0 {
-		return text + " None of your included " + c.UnitPlural + " are left."
+		return text + ". None of your included " + c.UnitPlural + " are left."
 	}
-	held := ""
-	if s.OverageCentsHeld > 0 {
-		held = fmt.Sprintf(", and %s more is on hold for work in progress", c.FormatMoney(s.OverageCentsHeld))
+	return spentSoFar(c, s.OverageCents, s.OverageCentsHeld) + text + orReleased(s.OverageCentsHeld)
+}
+
+// spentSoFar says what is billed in spite of a new limit: the overage in cents, and what is on hold.
+func spentSoFar(c *models.Catalogue, cents, held int64) string {
+	var text string
+	if cents > 0 {
+		text = fmt.Sprintf("%s of overage was used in this period and is billed in any case. ", c.FormatMoney(cents))
 	}
-	return fmt.Sprintf("You have already spent %s on overage in this period%s. %s The overage so far is still billed.",
-		c.FormatMoney(s.OverageCents), held, text)
+	if held > 0 {
+		text += fmt.Sprintf("Work in progress holds %s of overage. What it uses of this is billed, even above the new limit. ",
+			c.FormatMoney(held))
+	}
+	return text
+}
+
+// orReleased ends the sentence that says until when units stop.
+func orReleased(held int64) string {
+	if held > 0 {
+		return ". They may become available again before if the work uses less than it holds."
+	}
+	return "."
 }
 
 // whatStops names what stops when the limit is already reached: only extra units, if included ones are

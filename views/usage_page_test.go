@@ -54,6 +54,10 @@ func TestUsagePageTexts(t *testing.T) {
 	}
 	confirming := limited(96, 900)
 	confirming.Limit.Confirm = new(int64(250))
+	confirmingHeld := limited(96, 900)
+	confirmingHeld.Limit.Confirm = new(int64(650))
+	confirmingHeld.Standing.Value.Held, confirmingHeld.Standing.Value.OverageHeld = 2, 2
+	confirmingHeld.Standing.Value.OverageCentsHeld = 60
 	granted := limited(96, 900)
 	granted.Limit.Confirm = new(int64(250))
 	granted.Standing.Value.Included += 50 // a grant after the overage
@@ -175,18 +179,26 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"two spend limits that are reached", bothReached,
-			[]string{"or as soon as you raise the limit. Your organization&#39;s spend limit is also reached; an admin can raise it."}, nil,
+			[]string{"or as soon as you raise your spend limit and an admin raises your organization&#39;s spend limit."}, nil,
 		},
 		{
 			"a failed payment and a spend limit", pastDueLimited,
-			[]string{"Extra ones are available when the payment succeeds, and you get new ones on Dec 1, 2026, 00:00 UTC. " +
-				"Your spend limit is also reached."}, nil,
+			[]string{"Extra ones are available as soon as the payment succeeds and you raise your spend limit. " +
+				"You get new ones on Dec 1, 2026, 00:00 UTC."}, nil,
 		},
 		{
 			"a limit below the amount spent needs confirmation", confirming,
 			[]string{
-				"You have already spent $6.30 on overage in this period.",
+				"$6.30 of overage was used in this period and is billed in any case.",
 				"With a limit of $2.50, suggestions stop immediately, until Dec 1, 2026, 00:00 UTC.", "Stop suggestions now",
+			}, nil,
+		},
+		{
+			"a limit below what is spent and on hold needs confirmation", confirmingHeld,
+			[]string{
+				"$6.30 of overage was used in this period and is billed in any case. Work in progress holds $0.60 of overage. What it uses of " +
+					"this is billed, even above the new limit. With a limit of $6.50, suggestions stop immediately, until Dec 1, 2026, 00:00 UTC. " +
+					"They may become available again before if the work uses less than it holds.",
 			}, nil,
 		},
 		{

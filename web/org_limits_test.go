@@ -121,7 +121,7 @@ func TestOrganizationSpendLimitForm(t *testing.T) {
 			}
 			says(t, "the question", textOf(confirm), []string{
 				"Not saved yet. A limit of $12.50 would pause extra suggestions for everyone immediately",
-				"$12.40 is already spent on overage in this period.",
+				"$12.40 of overage was used in this period and is billed in any case.",
 				"paused for everyone until Dec 1, 2026, 00:00 UTC",
 			}, nil)
 			allowed(true, nil)

@@ -347,3 +347,29 @@ func TestSlackUsagePercent(t *testing.T) {
 		}
 	}
 }
+
+// The amount that counts toward the spend limit is shown only if it is not the overage of the members.
+func TestSlackOrganizationSpend(t *testing.T) {
+	c, err := models.LoadCatalogue("")
+	must(t, err)
+	for _, test := range []struct {
+		name  string
+		spent *models.OrganizationRecord
+		want  string
+	}{
+		{"the members' overage", &models.OrganizationRecord{OverageCents: 720, Counted: true}, " Spend limit: $50.00. Estimate,"},
+		{"not counted yet", &models.OrganizationRecord{}, " Spend limit: $50.00. Estimate,"},
+		{"with former members and holds", &models.OrganizationRecord{OverageCents: 1240, OverageCentsHeld: 60, Counted: true},
+			" Spend limit: $50.00. Spent $12.40 of $50.00, and $0.60 more is on hold for work in progress. $5.20 of this is not in the overage " +
+				"above. It was used by people who have left, or by current members before they left and rejoined. Estimate,"},
+		{"without overage that is not billed", &models.OrganizationRecord{OverageCents: 300, Counted: true},
+			" Spend limit: $50.00. Spent $3.00 of $50.00. $4.20 of the overage above is not billed to the organization's subscription. Estimate,"},
+	} {
+		o := models.OrganizationSummary{
+			Name: "Acme", HasPlan: true, OverageUnits: 36, OverageCents: 720, OverageRateCents: 20, SpendLimitCents: new(int64(5000)), Spent: test.spent,
+		}
+		if m := testMessages(c, slackAdmin).organization(&o); !strings.Contains(m.Text, "Overage so far: 36 suggestions, $7.20."+test.want) {
+			t.Errorf("%s: the text is %q, want %q", test.name, m.Text, test.want)
+		}
+	}
+}

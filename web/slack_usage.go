@@ -92,12 +92,10 @@ func (m *slackMessages) organization(o *models.OrganizationSummary) slackMessage
 	}
 	step := models.NextStep{Text: "Set a spend limit for the organization", Path: "/org#spend-limit"}
 	if o.SpendLimitCents != nil && o.HasPlan {
-		cost += " Spend limit: " + c.FormatMoney(*o.SpendLimitCents)
-		if spent := o.SpentCents(); spent != o.OverageCents {
-			cost += "; " + c.FormatMoney(spent) + " counts toward it: what the organization's subscription pays for, " +
-				"with former members and work in progress"
+		cost += " Spend limit: " + c.FormatMoney(*o.SpendLimitCents) + "."
+		if o.SpentCents() != o.OverageCents {
+			cost += " " + strings.TrimSpace(views.SpentText(c, *o)+" "+views.SpentNote(c, *o))
 		}
-		cost += "."
 	}
 	switch {
 	case o.PastDue:
@@ -108,7 +106,7 @@ func (m *slackMessages) organization(o *models.OrganizationSummary) slackMessage
 	case o.SpendLimitCents != nil && o.HasPlan:
 		step.Text = "Change the organization's spend limit"
 		if o.OverageRateCents > 0 && o.Exceeds(*o.SpendLimitCents) {
-			cost += " One more extra " + c.UnitSingular + " would exceed it, so extra " + c.UnitPlural + " are paused."
+			cost += " One more extra " + c.UnitSingular + " would exceed the limit, so extra " + c.UnitPlural + " are paused."
 			step.Text = "Raise the organization's spend limit"
 		}
 	case !o.HasPlan, o.Trial: // no larger plan can be bought during a trial

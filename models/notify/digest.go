@@ -97,10 +97,10 @@ func (w *Worker) digestOf(ctx context.Context, now, day time.Time, id uuid.UUID)
 
 // digestText returns the sentences of a summary.
 func digestText(c *models.Catalogue, organization string, f *models.NoticeFacts) []string {
-	text := []string{"These members of " + organization + " have used 80% or more of their included " + c.UnitPlural + ":"}
+	text := []string{"These members of " + organization + " are near or over their included " + c.UnitPlural + ":"}
 	for i, m := range f.Members {
 		if i == digestMembers {
-			text = append(text, "More members have also used 80% or more.")
+			text = append(text, "More members are near or over theirs.")
 			break
 		}
 		included, beyond := min(m.Used-m.Overage, m.Included), ""

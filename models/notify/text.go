@@ -123,7 +123,7 @@ func (w *Worker) message(n *models.DueNotice, about subject) message {
 		if n.SubjectKind == models.SubjectOrganization {
 			m.title, m.usage, who = "A payment of "+about.name+" failed", w.BaseURL+"/org", "members without a plan of their own"
 		}
-		m.paragraphs = []string{fmt.Sprintf("%s Included %s still work. If no payment succeeds, %s move to the free plan.",
+		m.paragraphs = []string{fmt.Sprintf("%s The included %s that are left still work. If no payment succeeds, %s move to the free plan.",
 			failed, c.UnitPlural, who)}
 		m.step = link("Update the payment method", "/usage")
 		if in := about.situation; in != nil && in.PaidByOrganization {

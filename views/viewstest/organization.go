@@ -170,7 +170,7 @@ func orgLimits(org views.Org) map[string]templ.Component {
 	add("limit-past-due", reached, &models.OrganizationRecord{OverageCents: 720, Counted: true, SpendLimitCents: reached}, func(d *views.Org) {
 		d.Summary.Value.PastDue, d.Subscription.Status = true, models.StatusPastDue
 	})
-	add("limit-confirm", nil, nil, func(d *views.Org) {
+	add("limit-confirm", reached, &models.OrganizationRecord{OverageCents: 720, OverageCentsHeld: 60, Counted: true}, func(d *views.Org) {
 		d.SpendForm = views.LimitForm{Sent: true, Choice: views.ChoiceLimit, Entered: "5", Confirm: new(int64(500))}
 		d.Frame.Prefix = "Confirm: "
 	})

@@ -49,12 +49,16 @@ func (c *voidCommand) Run(ctx context.Context, o *Output, db *models.DB, catalog
 		verb = "counts"
 	}
 	note := catalogue.Units(done.Quantity) + " no longer " + verb + " for " + done.Email + "."
-	if done.OverageCents > 0 {
-		note += " This includes " + catalogue.FormatMoney(done.OverageCents) + " of overage. The page /ops shows whether Tollgate " +
-			"takes it back at Stripe. If you have billed it by hand, credit it yourself."
-	}
-	if voided.Replayed {
+	switch overage := catalogue.FormatMoney(done.OverageCents); {
+	case voided.Replayed:
 		note = "The event was already voided: " + note
+	case done.OverageCents == 0:
+	case done.State == models.VoidNotReported:
+		note += " Their overage of " + overage + " is in no report to Stripe, so Stripe does not bill it. If you have billed it by hand, " +
+			"credit it yourself."
+	default:
+		note += " Their overage of " + overage + " is already in a report to Stripe. If Stripe bills it, Tollgate takes it back. " +
+			"To follow this, open the person under /ops/people and select “Activity and voids”."
 	}
 	o.Note("%s", note)
 	return o.Print(done.EventID)
