@@ -39,7 +39,7 @@ demo:
 
 # The race detector covers all code except SQLite's own, which is C translated to Go and would take
 # several times as long.
-race := CGO_ENABLED=1 go test -race -gcflags='modernc.org/sqlite/lib=-race=false'
+race := env CGO_ENABLED=1 go test -race -gcflags='modernc.org/sqlite/lib=-race=false'
 
 # Long tests of models/enforcement without concurrency. `make test` runs them without the race
 # detector.
@@ -54,24 +54,32 @@ together := $(together)|TestBalancesAtOnce|TestAnErasureWaitsForEventsThatAreApp
 together := $(together)|TestACreditNoteIsMadeOnce|TestVoidsAndSealingAtOnce
 together := ^($(together)|TestAMetersListMayHang|TestLimiter)$$
 
-# -parallel, because many tests wait for a timeout or a slow connection. -vet=off, because `go vet`
-# runs first. -count=1, because go test's cache ignores the program that web/e2e builds and starts.
+# -parallel, because many tests wait for a timeout or a slow connection. -vet=off, because `make lint`
+# has vet. -count=1, because go test's cache ignores the program that web/e2e builds and starts.
 # -pgo=off, because with the profile, everything that the program imports is compiled a second time.
 # -ldflags=-w, because linking without debug information takes a third less time.
-tested := -vet=off -pgo=off -ldflags=-w -count=1 -parallel 3 -timeout 16m
+tested := -vet=off -pgo=off -ldflags=-w -count=1 -p 1 -parallel 3 -timeout 16m
 
 # Tests that fail if other programs keep the processor busy for seconds. They run last, alone.
 quiet := ^TestSlowLink$$
 
-# Installs what the tests need if it is missing; see deps. The tests under the race detector, and some
-# others, run at the same time as the rest. The packages that take longest come first.
+# Two streams of tests run at the same time. Apart from web/e2e, which starts many processes, each
+# has half of the processors, because a process whose threads or children change processors takes up
+# to a third more processor time on virtual machines; see docs/decisions.md.
+cores := $(shell nproc)
+ifeq ($(cores),$(shell command -v taskset >/dev/null && getconf _NPROCESSORS_ONLN))
+ifneq ($(cores),1)
+lower := taskset -c 0-$(shell expr $(cores) / 2 - 1)
+upper := taskset -c $(shell expr $(cores) / 2)-$(shell expr $(cores) - 1)
+endif
+endif
+
+# Installs what the tests need if it is missing; see deps.
 test: deps
-	go vet -pgo=off ./...
-	go vet -pgo=off -tags profile . ./web/cli
-	{ $(race) $(tested) -skip '$(alone)' ./models/enforcement && $(race) $(tested) -run '$(together)' ./models/billing && \
-	go test $(tested) -run '$(alone)' ./models/enforcement && go test $(tested) ./web/bench; } & beside=$$!; \
-	go test $(tested) -p 2 -skip '$(quiet)' ./web/e2e ./web ./web/browsertest \
-		$$(go list ./... | grep -vE '/web(/e2e|/bench|/browsertest)?$$|/models/enforcement$$'); \
+	{ go test $(tested) ./web/e2e && $(lower) $(race) $(tested) -skip '$(alone)' ./models/enforcement && \
+	$(lower) go test $(tested) -run '$(alone)' ./models/enforcement && \
+	$(lower) $(race) $(tested) -run '$(together)' ./models/billing; } & beside=$$!; \
+	$(upper) go test $(tested) -skip '$(quiet)' $$(go list ./... | grep -vE '/web/e2e$$|/models/enforcement$$'); \
 	rest=$$?; wait $$beside && test $$rest = 0 && go test $(tested) -run '$(quiet)' ./web
 
 # Runs all tests under the race detector.
@@ -141,9 +149,11 @@ verify: generate
 	$(actionlint)
 	@$(MAKE) --no-print-directory vuln
 
+# The linters include vet.
 lint:
 	.ci/words
 	GOFLAGS=-pgo=off $(golangci-lint) run
+	go vet -pgo=off -tags profile . ./web/cli
 
 # Writes for each system a program and the list of its modules (an SBOM), and the checksums of all.
 # The version is git's tag, or the commit; `tollgate version` prints it.
@@ -195,7 +205,7 @@ lacking = $(strip \
 	$(if $(shell command -v postgres || ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null),,postgresql) \
 	$(if $(shell command -v pgbouncer || ls /usr/sbin/pgbouncer 2>/dev/null),,pgbouncer) \
 	$(if $(shell command -v redis-server),,redis-server) \
-	$(if $(shell command -v chromium),,chromium) \
+	$(if $(shell command -v chromium-headless-shell),,chromium-headless-shell) \
 	$(if $(shell command -v node),,nodejs) \
 	$(if $(shell command -v npm),,npm) \
 	$(if $(shell command -v prometheus),,prometheus) \

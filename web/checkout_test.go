@@ -286,7 +286,8 @@ func TestAPlanOfOnesOwnBesideTheOrganizations(t *testing.T) {
 			return bought
 		}
 		own := buy("pro")
-		says(t, "before the purchase", ada.get("/plans").main(), []string{"You buy one seat for each current member: 2 seats × $20.00 = $40.00 per month, before tax.",
+		says(t, "before the purchase", ada.get("/plans").main(), []string{
+			"You buy one seat for each current member: 2 seats × $20.00 = $40.00 per month, before tax.",
 			"Your own subscription to Pro then has no effect"}, nil)
 		if p := ada.get("/usage"); strings.Contains(p.main(), "your own subscription") {
 			t.Errorf("the own plan has an effect: %s", p.main())

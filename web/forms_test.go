@@ -332,7 +332,8 @@ func TestTheSpendLimit(t *testing.T) {
 		// A limit below the current cost needs a confirmation, and changes nothing until then.
 		p := set(url.Values{"amount": {"1"}})
 		confirm := p.find("div", "id", "spend-limit-confirm")
-		if text := textOf(confirm); p.status != 200 || !strings.Contains(text, "$3.00 of overage was used in this period and is billed in any case.") ||
+		if text := textOf(confirm); p.status != 200 ||
+			!strings.Contains(text, "$3.00 of overage was used in this period and is billed in any case.") ||
 			!strings.Contains(text, "With a limit of $1.00, suggestions stop immediately, until Dec 1, 2026, 00:00 UTC") ||
 			p.title() != "Confirm: Usage – Tollgate" || !p.focus(confirm) || !p.first("spend-limit-confirm") ||
 			attribute(p.find("input", "id", "spend-limit-amount"), "value") != "1" {

@@ -366,7 +366,8 @@ func TestSlackOrganizationSpend(t *testing.T) {
 			" Spend limit: $50.00. Spent $3.00 of $50.00. $4.20 of the overage above is not billed to the organization's subscription. Estimate,"},
 	} {
 		o := models.OrganizationSummary{
-			Name: "Acme", HasPlan: true, OverageUnits: 36, OverageCents: 720, OverageRateCents: 20, SpendLimitCents: new(int64(5000)), Spent: test.spent,
+			Name: "Acme", HasPlan: true, OverageUnits: 36, OverageCents: 720, OverageRateCents: 20,
+			SpendLimitCents: new(int64(5000)), Spent: test.spent,
 		}
 		if m := testMessages(c, slackAdmin).organization(&o); !strings.Contains(m.Text, "Overage so far: 36 suggestions, $7.20."+test.want) {
 			t.Errorf("%s: the text is %q, want %q", test.name, m.Text, test.want)

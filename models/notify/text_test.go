@@ -95,7 +95,8 @@ func TestTexts(t *testing.T) {
 				"it is billed from then on, unless you cancel it. You can cancel it on the page with the plans. " +
 				"Open the page with the plans: https://t.example/plans"},
 		{models.NoticePaymentPastDue, 0, models.NoticeFacts{Plan: "pro"}, alone,
-			"Payment failed. The last payment failed. The included suggestions that are left still work. If no payment succeeds, you move to the free plan. " +
+			"Payment failed. The last payment failed. The included suggestions that are left still work. If no payment succeeds, you move " +
+				"to the free plan. " +
 				"Update the payment method: https://t.example/usage"},
 		{models.NoticePaymentPastDue, 0, models.NoticeFacts{Plan: "pro", OverageRateCents: 30}, alone,
 			"Payment failed. The last payment failed, so extra suggestions are paused until it succeeds. " +

@@ -41,7 +41,7 @@ type adminResult struct {
 func TestAnAdminsWorkByKeyboard(t *testing.T) {
 	job := adminServer(t)
 	packages(t)
-	job.Chromium, job.Arguments = find(t, "chromium"), browserArguments
+	job.Chromium, job.Arguments = chromium(t), browserArguments
 	input, err := json.Marshal(job)
 	if err != nil {
 		t.Fatal(err)
