@@ -78,8 +78,9 @@ endif
 test: deps
 	{ go test $(tested) ./web/e2e && $(lower) $(race) $(tested) -skip '$(alone)' ./models/enforcement && \
 	$(lower) go test $(tested) -run '$(alone)' ./models/enforcement && \
-	$(lower) $(race) $(tested) -run '$(together)' ./models/billing; } & beside=$$!; \
-	$(upper) go test $(tested) -skip '$(quiet)' $$(go list ./... | grep -vE '/web/e2e$$|/models/enforcement$$'); \
+	$(lower) $(race) $(tested) -run '$(together)' ./models/billing && \
+	$(lower) go test $(tested) ./web/browsertest; } & beside=$$!; \
+	$(upper) go test $(tested) -skip '$(quiet)' $$(go list ./... | grep -vE '/web/(e2e|browsertest)$$|/models/enforcement$$'); \
 	rest=$$?; wait $$beside && test $$rest = 0 && go test $(tested) -run '$(quiet)' ./web
 
 # Runs all tests under the race detector.

@@ -273,7 +273,7 @@ func TestOrganizationPagesEqualTheReference(t *testing.T) {
 			}
 			// The last time is in the first minute of a month.
 			s := newShop(t, f, seed, []time.Time{noon, noon.Add(11 * time.Hour), november.End.Add(time.Minute)}[seed])
-			for step := range 16 {
+			for step := range 10 {
 				for _, id := range s.organizations {
 					s.compare(t, id)
 					if t.Failed() {

@@ -241,9 +241,12 @@ func halfOpen(a action) action {
 	return a
 }
 
-// repeated lets a failure begin several times. Between two of them, the processes decide calls on
-// new connections. So connections that are not closed add up.
+// repeated lets a failure begin several times, twice in the short form. Between two of them, the
+// processes decide calls on new connections. So connections that are not closed add up.
 func repeated(times int, a action) action {
+	if *soak == 0 {
+		times = 2
+	}
 	once := a.begin
 	a.begin = func(o *trial) (end func()) {
 		for range times - 1 {
