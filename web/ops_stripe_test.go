@@ -148,7 +148,8 @@ func TestNoButtonResumesAfterARestore(t *testing.T) {
 		if _, _, err := o.reporter.Restored(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		o.says("Sending is paused", "at least 25 hours after its first run. The second run ends this pause. Usage is still counted,")
+		o.says("Sending is paused", "at least 25 hours after its first run. The second run ends this pause. Usage is still counted. "+
+			"After the pause, Tollgate sends the overage.")
 		page := o.otto.get("/ops").body
 		for _, path := range []string{views.PathStripePause, views.PathStripeResume} {
 			if strings.Contains(page, path) {
