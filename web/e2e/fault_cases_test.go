@@ -67,10 +67,16 @@ func failures() []failure {
 	day := "the clock of one process is set forward by a day, and back again after the span"
 	reads := action{
 		does:  fmt.Sprintf("%d clients request large answers, such as a CSV file, and read one byte per second", slowReaders),
-		begin: (*trial).readSlowly,
+		begin: (*trial).readSlowly, clients: true,
 	}
-	idles := action{does: fmt.Sprintf("%d clients keep a connection open after a call", idleClients), begin: (*trial).idle}
-	halves := action{does: fmt.Sprintf("%d clients send only the first half of a call's body", halfSenders), begin: (*trial).sendHalves}
+	idles := action{
+		does:  fmt.Sprintf("%d clients keep a connection open after a call", idleClients),
+		begin: (*trial).idle, clients: true,
+	}
+	halves := action{
+		does:  fmt.Sprintf("%d clients send only the first half of a call's body", halfSenders),
+		begin: (*trial).sendHalves, clients: true,
+	}
 
 	return []failure{
 		{"server killed", crash, crash},
