@@ -54,21 +54,22 @@ together := $(together)|TestBalancesAtOnce|TestAnErasureWaitsForEventsThatAreApp
 together := $(together)|TestACreditNoteIsMadeOnce|TestVoidsAndSealingAtOnce
 together := ^($(together)|TestAMetersListMayHang|TestLimiter)$$
 
-# -parallel, because many tests wait for a timeout or a slow connection. -vet=off, because `make lint`
-# has vet. -count=1, because go test's cache ignores the program that web/e2e builds and starts.
-# -pgo=off, because with the profile, everything that the program imports is compiled a second time.
-# -ldflags=-w, because linking without debug information takes a third less time.
+# -parallel, because many tests wait for a timeout or a slow connection. -p 1, because two streams of
+# tests run at the same time. -vet=off, because `make lint` has vet. -count=1, because go test's
+# cache ignores the program that web/e2e builds and starts. -pgo=off, because with the profile,
+# everything that the program imports is compiled a second time. -ldflags=-w, because linking without
+# debug information takes a third less time.
 tested := -vet=off -pgo=off -ldflags=-w -count=1 -p 1 -parallel 3 -timeout 16m
 
 # Tests that fail if other programs keep the processor busy for seconds. They run last, alone.
 quiet := ^TestSlowLink$$
 
-# Two streams of tests run at the same time. Apart from web/e2e, which starts many processes, each
-# has half of the processors, because a process whose threads or children change processors takes up
-# to a third more processor time on virtual machines; see docs/decisions.md.
+# Each stream has half of the processors, except for web/e2e, which starts many processes. On some
+# virtual machines, a process whose threads or children change processors takes up to a third more
+# processor time; see docs/decisions.md. If some processors are not ours, the streams share them.
+ifneq ($(shell command -v taskset),)
 cores := $(shell nproc)
-ifeq ($(cores),$(shell command -v taskset >/dev/null && getconf _NPROCESSORS_ONLN))
-ifneq ($(cores),1)
+ifeq ($(filter-out 1,$(cores)),$(shell getconf _NPROCESSORS_ONLN))
 lower := taskset -c 0-$(shell expr $(cores) / 2 - 1)
 upper := taskset -c $(shell expr $(cores) / 2)-$(shell expr $(cores) - 1)
 endif

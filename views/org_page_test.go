@@ -40,7 +40,7 @@ func TestOrganizationPages(t *testing.T) {
 		{"org-limit-confirm", []string{
 			"$7.20 of overage was used in this period and is billed in any case. Work in progress holds $0.60 of overage. What it uses of " +
 				"this is billed, even above the new limit. With a limit of $5.00, extra suggestions are paused for everyone until " +
-				"Dec 1, 2026, 00:00 UTC. They may become available again before if the work uses less than it holds.",
+				"Dec 1, 2026, 00:00 UTC. They may become available earlier if the work uses less than it holds.",
 		}, nil},
 		{"org-limit-paused", []string{"They are paused until Dec 1, 2026, 00:00 UTC, or until an admin raises the limit."}, nil},
 		{"org-limit-past-due", []string{

@@ -448,7 +448,7 @@ func spentSoFar(c *models.Catalogue, cents, held int64) string {
 // orReleased ends the sentence that says until when units stop.
 func orReleased(held int64) string {
 	if held > 0 {
-		return ". They may become available again before if the work uses less than it holds."
+		return ". They may become available earlier if the work uses less than it holds."
 	}
 	return "."
 }

@@ -198,7 +198,7 @@ func TestUsagePageTexts(t *testing.T) {
 			[]string{
 				"$6.30 of overage was used in this period and is billed in any case. Work in progress holds $0.60 of overage. What it uses of " +
 					"this is billed, even above the new limit. With a limit of $6.50, suggestions stop immediately, until Dec 1, 2026, 00:00 UTC. " +
-					"They may become available again before if the work uses less than it holds.",
+					"They may become available earlier if the work uses less than it holds.",
 			}, nil,
 		},
 		{

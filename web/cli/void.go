@@ -43,6 +43,12 @@ func (c *voidCommand) Run(ctx context.Context, o *Output, db *models.DB, catalog
 	if err != nil {
 		return err
 	}
+	o.Note("%s", voidNote(catalogue, &voided))
+	return o.Print(voided.Void.EventID)
+}
+
+// voidNote says what a void did, and what happens to overage.
+func voidNote(catalogue *models.Catalogue, voided *models.Voided) string {
 	done := &voided.Void
 	verb := "count"
 	if done.Quantity == 1 {
@@ -54,12 +60,11 @@ func (c *voidCommand) Run(ctx context.Context, o *Output, db *models.DB, catalog
 		note = "The event was already voided: " + note
 	case done.OverageCents == 0:
 	case done.State == models.VoidNotReported:
-		note += " Their overage of " + overage + " is in no report to Stripe, so Stripe does not bill it. If you have billed it by hand, " +
+		note += " The overage of " + overage + " is in no report to Stripe, so Stripe does not bill it. If you have billed it by hand, " +
 			"credit it yourself."
 	default:
-		note += " Their overage of " + overage + " is already in a report to Stripe. If Stripe bills it, Tollgate takes it back. " +
+		note += " The overage of " + overage + " is already in a report to Stripe. If Stripe bills it, Tollgate takes it back. " +
 			"To follow this, open the person under /ops/people and select “Activity and voids”."
 	}
-	o.Note("%s", note)
-	return o.Print(done.EventID)
+	return note
 }

@@ -111,3 +111,44 @@ func TestGrantAndVoid(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A void says whether Tollgate takes the overage back, or the operator may have to credit it. If the
+// event was already voided, it does not say so again, because the operator may have credited it.
+func TestVoidNote(t *testing.T) {
+	catalogue, err := models.LoadCatalogue("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	void := func(cents int64, state models.VoidState, replayed bool) models.Voided {
+		return models.Voided{
+			Void:     models.UsageVoid{Email: "ada@example.com", Quantity: 3, OverageQuantity: cents / 30, OverageCents: cents, State: state},
+			Replayed: replayed,
+		}
+	}
+	const counts, credit, takes = "3 suggestions no longer count for ada@example.com.", "credit it yourself", "Tollgate takes it back"
+	for _, test := range []struct {
+		voided      models.Voided
+		want        string
+		tells, nots []string
+	}{
+		{void(0, models.VoidNotReported, false), counts, nil, []string{"overage"}},
+		{void(60, models.VoidNotReported, false), counts, []string{"The overage of $0.60 is in no report to Stripe", credit}, []string{takes}},
+		{void(60, models.VoidWaiting, false), counts, []string{"The overage of $0.60 is already in a report to Stripe", takes}, []string{credit}},
+		{void(60, models.VoidNotReported, true), "The event was already voided: " + counts, nil, []string{credit, takes}},
+	} {
+		note := voidNote(catalogue, &test.voided)
+		if !strings.HasPrefix(note, test.want) {
+			t.Errorf("%+v: %q does not begin with %q", test.voided.Void, note, test.want)
+		}
+		for _, tell := range test.tells {
+			if !strings.Contains(note, tell) {
+				t.Errorf("%+v: %q does not say %q", test.voided.Void, note, tell)
+			}
+		}
+		for _, not := range test.nots {
+			if strings.Contains(note, not) {
+				t.Errorf("%+v: %q says %q", test.voided.Void, note, not)
+			}
+		}
+	}
+}

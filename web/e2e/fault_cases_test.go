@@ -67,15 +67,15 @@ func failures() []failure {
 	day := "the clock of one process is set forward by a day, and back again after the span"
 	reads := action{
 		does:  fmt.Sprintf("%d clients request large answers, such as a CSV file, and read one byte per second", slowReaders),
-		begin: (*trial).readSlowly, clients: true,
+		begin: (*trial).readSlowly, byClients: true,
 	}
 	idles := action{
 		does:  fmt.Sprintf("%d clients keep a connection open after a call", idleClients),
-		begin: (*trial).idle, clients: true,
+		begin: (*trial).idle, byClients: true,
 	}
 	halves := action{
 		does:  fmt.Sprintf("%d clients send only the first half of a call's body", halfSenders),
-		begin: (*trial).sendHalves, clients: true,
+		begin: (*trial).sendHalves, byClients: true,
 	}
 
 	return []failure{

@@ -70,9 +70,9 @@ type action struct {
 	mounts bool
 	// jumps means that a clock jumps.
 	jumps bool
-	// clients means that only clients misbehave. Then the database makes little difference, and the
+	// byClients means that only clients misbehave. Then the database makes little difference, and the
 	// short form tries it only on SQLite.
-	clients bool
+	byClients bool
 }
 
 // trial is one failure that is tried on one database.
@@ -143,7 +143,7 @@ func TestFaults(t *testing.T) {
 		for _, f := range failures() {
 			for _, kind := range kinds {
 				a := f.on(kind.name)
-				if a.begin == nil || a.clients && *soak == 0 && kind.name != "SQLite" {
+				if a.begin == nil || a.byClients && *soak == 0 && kind.name != "SQLite" {
 					continue
 				}
 				if a.mounts && os.Geteuid() != 0 {
