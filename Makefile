@@ -66,7 +66,8 @@ quiet := ^TestSlowLink$$
 
 # Each stream has half of the processors, except for web/e2e, which starts many processes. On some
 # virtual machines, a process whose threads or children change processors takes up to a third more
-# processor time; see docs/decisions.md. If some processors are not ours, the streams share them.
+# processor time; see docs/decisions.md. If make may not use all processors, both streams use all
+# that it may use.
 ifneq ($(shell command -v taskset),)
 cores := $(shell nproc)
 ifeq ($(filter-out 1,$(cores)),$(shell getconf _NPROCESSORS_ONLN))

@@ -132,7 +132,9 @@ func explainDeleted(ctx context.Context, db bun.IDB, err error) error {
 	return &explained
 }
 
-var errUnknownEvent = &Error{Code: CodeUnknownEvent, Detail: "This person has no event with this idempotency key."}
+var errUnknownEvent = &Error{
+	Code: CodeUnknownEvent, Detail: "No person with this email or Slack identity has an event with this idempotency key.",
+}
 
 // findUser returns the person whose event it is. It links no identity to a person.
 func (v *NewVoid) findUser(ctx context.Context, db *DB) (uuid.UUID, error) {

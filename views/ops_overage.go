@@ -129,7 +129,8 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageOtherSource:
 		return "invoiced, but not sent by Tollgate"
 	case models.OverageToCredit:
-		return "voided events that the invoice contains or may contain; credit notes follow"
+		return "voided events that the invoice contains or may contain; credit notes follow, unless the list of voids " +
+			"without a credit note says what to do"
 	case models.OverageCredited:
 		return "voided events that the invoice contains; credit notes have taken the amount back"
 	case models.OverageNotBilled:
@@ -149,5 +150,5 @@ func overageMeaning(p models.OveragePart) string {
 const billYourself = "; to charge for them, bill them by hand"
 
 // sendInTime says what happens to overage that is sent too late.
-const sendInTime = "Stripe does not bill overage that it gets after the invoice of its period is final. " +
+const sendInTime = "Stripe does not bill overage that arrives after the invoice for the period of use is final. " +
 	"Tollgate sends no overage that is more than 34 days old."

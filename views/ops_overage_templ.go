@@ -219,7 +219,7 @@ func opsOverage(f ui.Frame, o OpsOverage, connected bool) templ.Component {
 					return templ_7745c5c3_Err
 				}
 			} else {
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 17, "<p class=\"mt-3 text-sm text-muted\">Each row explains a part of the difference between the decided and the invoiced overage. All rows together are the difference. A negative row reduces it.</p><div class=\"mt-3\">")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 17, "<p class=\"mt-3 text-sm text-muted\">Each row explains a part of the difference between the decided and the invoiced overage. All rows together are the difference, and a negative row reduces it. “Unexplained” is an exception: it adds up what is too much and what is too little.</p><div class=\"mt-3\">")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -58,6 +58,13 @@ func PathOpsGrant(id uuid.UUID) string { return PathOpsPerson(id) + "/grants" }
 // PathOpsActivity returns the path of the person's activity.
 func PathOpsActivity(id uuid.UUID) string { return PathOpsPerson(id) + "/activity" }
 
+// PathOpsVoided returns the address of the list with a voided event: the person's activity in the
+// billing period of the event.
+func PathOpsVoided(v *models.UsageVoid) string {
+	period := models.Period{Start: v.BillingPeriodStart, End: v.BillingPeriodEnd}
+	return PathOpsActivity(v.UserID) + "?" + FieldPeriod + "=" + models.FormatPeriod(period)
+}
+
 // PathOpsVoid takes FieldKey or FieldHold, FieldPeriod and FieldCursor (the part of the list to
 // return to), and FieldReason. As a GET it asks for confirmation.
 func PathOpsVoid(id uuid.UUID) string { return PathOpsPerson(id) + "/void" }
@@ -258,7 +265,7 @@ func (d OpsVoid) consequence() string {
 		return text
 	case d.Event.StripeReportID != nil:
 		return text + " The overage is already in a report to Stripe. If Stripe bills this report, a negative report takes the " +
-			"overage back, or a credit note if the invoice is already final."
+			"overage back, or a credit note if the invoice is already final. If Tollgate can make neither, /ops lists the void with what to do."
 	case d.Event.StripeCustomerID == nil:
 		return text + " Tollgate does not bill this overage. If you have billed it by hand, credit it yourself."
 	}

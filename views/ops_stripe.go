@@ -178,9 +178,3 @@ func capital(text string) string {
 	r, n := utf8.DecodeRuneInString(text)
 	return string(unicode.ToUpper(r)) + text[n:]
 }
-
-// voidedPeriod returns the address of the list with a voided event.
-func voidedPeriod(v models.FailedVoid) string {
-	period := models.Period{Start: v.BillingPeriodStart, End: v.BillingPeriodEnd}
-	return PathOpsActivity(v.UserID) + "?" + FieldPeriod + "=" + models.FormatPeriod(period)
-}

@@ -34,7 +34,7 @@ func SpentNote(c *models.Catalogue, s models.OrganizationSummary) string {
 	}
 	switch differs := s.Spent.OverageCents - s.OverageCents; {
 	case differs > 0:
-		return fmt.Sprintf("%s of this is not in the overage above. It was used by people who have left, "+
+		return fmt.Sprintf("%s of the spent amount is not in the overage above. It was used by people who have left, "+
 			"or by current members before they left and rejoined.", c.FormatMoney(differs))
 	case differs < 0:
 		return fmt.Sprintf("%s of the overage above is not billed to the organization's subscription.", c.FormatMoney(-differs))
@@ -139,8 +139,13 @@ func orgConfirmText(c *models.Catalogue, s models.OrganizationSummary, cents int
 	if s.Spent != nil && s.Spent.Counted {
 		held = s.Spent.OverageCentsHeld
 	}
-	return spentSoFar(c, s.SpentCents()-held, held) + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone until %s",
-		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End)) + orReleased(held)
+	used := s.SpentCents() - held
+	text := spentSoFar(c, used, held) + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone until %s.",
+		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
+	if held > 0 && used+s.OverageRateCents <= cents {
+		text += released(c)
+	}
+	return text
 }
 
 // changeSubject says whom or what a change is about.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"tollgate/models"
+	"tollgate/views"
 	"tollgate/views/viewstest"
 )
 
@@ -38,10 +40,10 @@ func TestOrganizationPages(t *testing.T) {
 			"Business, 1 seat × $20.00 $20.00", "No usage in this billing period yet (1 member)", "Nothing used yet", "No overage so far",
 		}, nil},
 		{"org-limit-confirm", []string{
-			"$7.20 of overage was used in this period and is billed in any case. Work in progress holds $0.60 of overage. What it uses of " +
-				"this is billed, even above the new limit. With a limit of $5.00, extra suggestions are paused for everyone until " +
-				"Dec 1, 2026, 00:00 UTC. They may become available earlier if the work uses less than it holds.",
-		}, nil},
+			"$7.20 of overage was used in this period and is billed in any case. Overage of $0.60 is on hold for work in progress. " +
+				"The part that the work uses is billed, even above the new limit. With a limit of $5.00, extra suggestions are paused for " +
+				"everyone until Dec 1, 2026, 00:00 UTC.",
+		}, []string{"become available again"}},
 		{"org-limit-paused", []string{"They are paused until Dec 1, 2026, 00:00 UTC, or until an admin raises the limit."}, nil},
 		{"org-limit-past-due", []string{
 			"They are paused until the payment succeeds. After that, the limit pauses them until Dec 1, 2026, 00:00 UTC, " +
@@ -79,6 +81,23 @@ func TestOrganizationPages(t *testing.T) {
 	}
 	if n := strings.Count(narrowed, "aria-sort"); n != 1 {
 		t.Errorf("%d columns have aria-sort, want 1", n)
+	}
+}
+
+// Released holds make extra units available again only if one more fits the new limit.
+func TestAnOrganizationsLimitWithHolds(t *testing.T) {
+	for cents, again := range map[int64]bool{739: false, 740: true} {
+		d := views.Org{
+			Catalogue: viewstest.Catalogue(t), SpendForm: views.LimitForm{Sent: true, Choice: views.ChoiceLimit, Confirm: &cents},
+			Summary: views.Loaded(models.OrganizationSummary{
+				HasPlan: true, OverageRateCents: 20, OverageCents: 720,
+				Spent: &models.OrganizationRecord{OverageCents: 720, OverageCentsHeld: 60, Counted: true},
+			}),
+		}
+		said := text(viewstest.Render(t, views.OrgPage(d)))
+		if strings.Contains(said, "Suggestions on hold that the work does not use become available again.") != again {
+			t.Errorf("with a limit of %d cents, released holds make units available: want %t; the page says\n%s", cents, again, said)
+		}
 	}
 }
 

@@ -128,10 +128,20 @@ func verdictTitle(c *models.Catalogue, s models.Standing) string {
 // verdictText explains verdictTitle and says what to do next.
 func verdictText(c *models.Catalogue, s models.Standing) string {
 	text := availability(c, s)
-	if s.Held > 0 && !models.Decide(s, 1).Allowed && models.Decide(s.WithoutHolds(), 1).Allowed {
-		text += fmt.Sprintf(" %s on hold that the work does not use become available again.", capital(c.UnitPlural))
+	if onlyHoldsRefuse(s) {
+		text += released(c)
 	}
 	return text
+}
+
+// onlyHoldsRefuse reports whether one more unit would be allowed if nothing were on hold.
+func onlyHoldsRefuse(s models.Standing) bool {
+	return s.Held > 0 && !models.Decide(s, 1).Allowed && models.Decide(s.WithoutHolds(), 1).Allowed
+}
+
+// released says that holds may make units available before the reset.
+func released(c *models.Catalogue) string {
+	return fmt.Sprintf(" %s on hold that the work does not use become available again.", capital(c.UnitPlural))
 }
 
 // availability says when units are available, or what extra ones cost.
@@ -173,8 +183,8 @@ func availability(c *models.Catalogue, s models.Standing) string {
 		c.UnitPlural, c.FormatMoney(s.OverageRateCents))
 }
 
-// raises says which spend limits must be raised until one more unit is allowed: "you raise your spend
-// limit".
+// raises says which spend limits must be raised before one more unit is allowed, such as "you raise
+// your spend limit"; empty if none must.
 func raises(s models.Standing) []string {
 	switch models.Decide(s, 1).Reason {
 	case models.SpendLimitReached:
@@ -424,33 +434,30 @@ func noLimit(c *models.Catalogue, s models.Standing) string {
 
 // stopsImmediately says what a limit does that is already reached.
 func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) string {
-	text := fmt.Sprintf("With a limit of %s, %s stop immediately, until %s", c.FormatMoney(cents), whatStops(c, s),
-		models.FormatReset(s.Period.End))
+	text := spentSoFar(c, s.OverageCents, s.OverageCentsHeld) + fmt.Sprintf("With a limit of %s, %s stop immediately, until %s.",
+		c.FormatMoney(cents), whatStops(c, s), models.FormatReset(s.Period.End))
 	if s.OverageCents == 0 && s.OverageCentsHeld == 0 {
-		return text + ". None of your included " + c.UnitPlural + " are left."
+		text += " None of your included " + c.UnitPlural + " are left."
 	}
-	return spentSoFar(c, s.OverageCents, s.OverageCentsHeld) + text + orReleased(s.OverageCentsHeld)
+	s.SpendLimitCents = &cents
+	if onlyHoldsRefuse(s) {
+		text += released(c)
+	}
+	return text
 }
 
-// spentSoFar says what is billed in spite of a new limit: the overage in cents, and what is on hold.
+// spentSoFar says which overage is billed despite a new limit: the cents that are used, and as much
+// of the held cents as the work uses.
 func spentSoFar(c *models.Catalogue, cents, held int64) string {
 	var text string
 	if cents > 0 {
 		text = fmt.Sprintf("%s of overage was used in this period and is billed in any case. ", c.FormatMoney(cents))
 	}
 	if held > 0 {
-		text += fmt.Sprintf("Work in progress holds %s of overage. What it uses of this is billed, even above the new limit. ",
-			c.FormatMoney(held))
+		text += fmt.Sprintf("Overage of %s is on hold for work in progress. The part that the work uses is billed, even above "+
+			"the new limit. ", c.FormatMoney(held))
 	}
 	return text
-}
-
-// orReleased ends the sentence that says until when units stop.
-func orReleased(held int64) string {
-	if held > 0 {
-		return ". They may become available earlier if the work uses less than it holds."
-	}
-	return "."
 }
 
 // whatStops names what stops when the limit is already reached: only extra units, if included ones are

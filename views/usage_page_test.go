@@ -54,10 +54,15 @@ func TestUsagePageTexts(t *testing.T) {
 	}
 	confirming := limited(96, 900)
 	confirming.Limit.Confirm = new(int64(250))
-	confirmingHeld := limited(96, 900)
-	confirmingHeld.Limit.Confirm = new(int64(650))
-	confirmingHeld.Standing.Value.Held, confirmingHeld.Standing.Value.OverageHeld = 2, 2
-	confirmingHeld.Standing.Value.OverageCentsHeld = 60
+	confirmingHeld := func(cents int64) views.Usage {
+		d := limited(96, 900)
+		d.Limit.Confirm = &cents
+		d.Standing.Value.Held, d.Standing.Value.OverageHeld, d.Standing.Value.OverageCentsHeld = 2, 2, 60
+		return d
+	}
+	confirmingIncluded := limited(73, 900)
+	confirmingIncluded.Limit.Confirm = new(int64(10))
+	confirmingIncluded.Standing.Value.Held = 2
 	granted := limited(96, 900)
 	granted.Limit.Confirm = new(int64(250))
 	granted.Standing.Value.Included += 50 // a grant after the overage
@@ -85,6 +90,10 @@ func TestUsagePageTexts(t *testing.T) {
 		}
 		return d
 	}
+	tryingTeam := viewstest.Member(t, "business", 40, 100)
+	tryingTeam.Standing.Value.OverageRateCents = 0
+	tryingTeam.Subscription.Status, tryingTeam.Subscription.Trial = models.StatusTrialing, true
+	tryingTeam.Subscription.TrialEnd = new(time.Date(2026, 12, 9, 15, 20, 0, 0, time.UTC))
 	pastDue := func(used int64) views.Usage {
 		d := viewstest.Member(t, "pro", used, 75)
 		d.Standing.Value.PastDue, d.Subscription.Status = true, models.StatusPastDue
@@ -138,6 +147,11 @@ func TestUsagePageTexts(t *testing.T) {
 			"a member limit that is reached with units on hold", memberHeld,
 			[]string{"as soon as an admin raises the limit. Suggestions on hold that the work does not use become available again."},
 			[]string{"Safe"},
+		},
+		{
+			"the trial of an organization", tryingTeam,
+			[]string{"Extra suggestions are not available during the trial. The plan comes from Lantern and Kettle."},
+			[]string{"Billed to", "billed to"},
 		},
 		{
 			"held units that would not help", heldInVain, []string{"On hold 2", "Paused until the reset"}, []string{"become available again"},
@@ -194,12 +208,24 @@ func TestUsagePageTexts(t *testing.T) {
 			}, nil,
 		},
 		{
-			"a limit below what is spent and on hold needs confirmation", confirmingHeld,
+			"a limit below what is spent and on hold needs confirmation", confirmingHeld(660),
 			[]string{
-				"$6.30 of overage was used in this period and is billed in any case. Work in progress holds $0.60 of overage. What it uses of " +
-					"this is billed, even above the new limit. With a limit of $6.50, suggestions stop immediately, until Dec 1, 2026, 00:00 UTC. " +
-					"They may become available earlier if the work uses less than it holds.",
+				"$6.30 of overage was used in this period and is billed in any case. Overage of $0.60 is on hold for work in progress. " +
+					"The part that the work uses is billed, even above the new limit. With a limit of $6.60, suggestions stop immediately, " +
+					"until Dec 1, 2026, 00:00 UTC. Suggestions on hold that the work does not use become available again.",
 			}, nil,
+		},
+		{
+			"a limit that is reached even if the work uses nothing", confirmingHeld(659),
+			[]string{"With a limit of $6.59, suggestions stop immediately, until Dec 1, 2026, 00:00 UTC."},
+			[]string{"become available again"},
+		},
+		{
+			"included units on hold", confirmingIncluded,
+			[]string{
+				"With a limit of $0.10, suggestions stop immediately, until Dec 1, 2026, 00:00 UTC. None of your included suggestions are left. " +
+					"Suggestions on hold that the work does not use become available again.",
+			}, []string{"of overage was used"},
 		},
 		{
 			"with included units left, the limit stops only extra ones", granted,

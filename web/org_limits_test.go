@@ -169,7 +169,7 @@ func TestOrganizationSpendLimitForm(t *testing.T) {
 			}
 			says(t, "members", ada.get("/org/members").main(), []string{"Member removed"}, []string{"bob@example.com"})
 			says(t, "spent", textOf(ada.get("/org").section("spend-limit")),
-				[]string{"Spent $12.40 of $12.50.", "$12.40 of this is not in the overage above. It was used by people who have left"}, nil)
+				[]string{"Spent $12.40 of $12.50.", "$12.40 of the spent amount is not in the overage above. It was used by people who have left"}, nil)
 		})
 		f.step(t, "removed", func(t *testing.T) {
 			if p := ada.sendForm(ada.get("/org"), action, url.Values{"choice": {"none"}}); p.kind() != saved {

@@ -79,7 +79,7 @@ var problems = map[models.Code]struct {
 	models.CodeUnknownOrganization: {http.StatusNotFound, "Unknown organization", "No organization has this ID."},
 	models.CodeUnknownHold:         {http.StatusNotFound, "Unknown hold", "No hold has this ID."},
 	models.CodeUnknownEvent: {http.StatusNotFound, "Unknown event",
-		"The person has no event with this idempotency key, or the hold was not settled."},
+		"No person with this email or Slack identity has an event with this idempotency key, or the hold was not settled."},
 	codeMethodNotAllowed: {http.StatusMethodNotAllowed, "Method not allowed", "The address does not support this method."},
 	models.CodeIdempotencyKeyReused: {http.StatusConflict, "Idempotency key reused",
 		"The idempotency key was already used for this person with another quantity. Use a new key for each use of units."},

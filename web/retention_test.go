@@ -32,7 +32,7 @@ func TestDeletedEvents(t *testing.T) {
 
 		const gone = " Events from before Dec 15, 2026, 00:00 UTC may already have been deleted. A deleted event cannot be voided."
 		f.post(void, `{"email": "ada@example.com", "idempotency_key": "e1792490400-0", "reason": "by mistake"}`).want(t, 404, map[string]any{
-			"code": "unknown_event", "detail": "This person has no event with this idempotency key." + gone})
+			"code": "unknown_event", "detail": "No person with this email or Slack identity has an event with this idempotency key." + gone})
 		f.post(void, `{"hold_id": "01a00000-0000-8000-8000-000000000001", "reason": "by mistake"}`).want(t, 404, map[string]any{
 			"code": "unknown_hold", "detail": "There is no hold with this ID." + gone})
 		f.post("/v1/events", pastEvents(1, time.Date(2026, 10, 20, 10, 0, 0, 0, time.UTC))).want(t, 200, map[string]any{

@@ -360,8 +360,8 @@ func TestSlackOrganizationSpend(t *testing.T) {
 		{"the members' overage", &models.OrganizationRecord{OverageCents: 720, Counted: true}, " Spend limit: $50.00. Estimate,"},
 		{"not counted yet", &models.OrganizationRecord{}, " Spend limit: $50.00. Estimate,"},
 		{"with former members and holds", &models.OrganizationRecord{OverageCents: 1240, OverageCentsHeld: 60, Counted: true},
-			" Spend limit: $50.00. Spent $12.40 of $50.00, and $0.60 more is on hold for work in progress. $5.20 of this is not in the overage " +
-				"above. It was used by people who have left, or by current members before they left and rejoined. Estimate,"},
+			" Spend limit: $50.00. Spent $12.40 of $50.00, and $0.60 more is on hold for work in progress. $5.20 of the spent amount is not " +
+				"in the overage above. It was used by people who have left, or by current members before they left and rejoined. Estimate,"},
 		{"without overage that is not billed", &models.OrganizationRecord{OverageCents: 300, Counted: true},
 			" Spend limit: $50.00. Spent $3.00 of $50.00. $4.20 of the overage above is not billed to the organization's subscription. Estimate,"},
 	} {

@@ -268,9 +268,9 @@ func (r *Reporter) isBilled(ctx context.Context, report *models.StripeReport, b 
 
 var (
 	// errUnclear means that the quantity on an invoice does not show whether it has a report.
-	errUnclear = errors.New("its quantity does not show whether it has this usage; if it does, credit it in Stripe")
+	errUnclear = errors.New("its quantity does not show whether it bills the voided units; if it does, credit them in Stripe")
 	// errOtherCurrency means that an invoice is in another currency than the plans.
-	errOtherCurrency = errors.New("it is in another currency than the plans; if it bills this usage, credit it in Stripe")
+	errOtherCurrency = errors.New("it is in another currency than the plans; if it bills the voided units, credit them in Stripe")
 )
 
 // byHand names the invoice that the operator must look at.

@@ -100,7 +100,7 @@ func digestText(c *models.Catalogue, organization string, f *models.NoticeFacts)
 	text := []string{"These members of " + organization + " are near or over their included " + c.UnitPlural + ":"}
 	for i, m := range f.Members {
 		if i == digestMembers {
-			text = append(text, "More members are near or over theirs.")
+			text = append(text, "More members are near or over their included "+c.UnitPlural+".")
 			break
 		}
 		included, beyond := min(m.Used-m.Overage, m.Included), ""

@@ -28,7 +28,8 @@ var HelpTexts = kong.Vars{
 		"over the lookup key of an old price with tiers. Differences are listed. The secret of a new endpoint is printed only once.",
 	"help_stripe_reconcile": "For each customer and billing period, compare the overage that was decided and sent with " +
 		"what Stripe counted and invoiced. Exits with 1 if Stripe's total differs from what was sent, if a report failed or is " +
-		"missing from Stripe's total, if overage is unexplained, or if not everything could be read.",
+		"missing from Stripe's total, if overage is unexplained, or if not everything could be read. DECIDED and SENT count units by " +
+		"the time when they were used. DIFFERENCE compares the period's total at Stripe with what was sent. /ops explains the reasons.",
 	"help_restored": "Use this after you restore a backup, before you let the server send anything. It pauses sending, and " +
 		"marks the reports that Stripe already has, so that they are not sent again. Run it again 25 hours later to resume sending.",
 	"help_no_organization": "Remove the person from their organization. First remove them from its Slack teams. " +
@@ -70,8 +71,9 @@ var HelpTexts = kong.Vars{
 		"or years, such as 540d, 18mo or 2y; at least 90d or 3mo; or 'forever'. Sums are stored forever. Events in reports to Stripe " +
 		"are stored for at least 500 days. After Tollgate has deleted the events up to a certain time, /v1/events refuses events that " +
 		"occurred before that time. It always refuses events that are more than 400 days old.",
-	"help_rate_limit": "Calls per second that each API key may make in each process. 0 means no limit. In 'apikey " +
-		"create', it sets the new key's own limit, which replaces the server's limit.",
+	"help_rate_limit": "Calls per second that each API key may make in each process. 0 means no limit. If you give " +
+		"this flag to 'apikey create', it sets the new key's own limit, which replaces the server's limit. The variable and the " +
+		"configuration file set only the server's limit.",
 	"help_log_level": "The lowest level that is logged: debug, info, warn or error.",
 	"help_drain": "How long the server keeps answering calls after SIGTERM. During this time, /readyz returns 503, so that " +
 		"load balancers stop sending calls. The demo stops immediately unless you set this flag.",

@@ -52,7 +52,8 @@ func reconciliationError(r *billing.Reconciliation) error {
 // attention. It leaves out what was not read because of an error.
 func (o *Output) reconciliation(catalogue *models.Catalogue, r *billing.Reconciliation) error {
 	if r.Restored != nil {
-		o.Note("unsent reports that were resolved by comparing them with what Stripe has: %d", r.Restored.Resolved)
+		o.Note("unsent reports that are not sent again, because Stripe has or may have their units: %d; resolve those with the state "+
+			"conflict on /ops", r.Restored.Resolved)
 		if r.Restored.Again.IsZero() {
 			o.Note("the pause after the restore has ended; sending continues, unless it is stopped for another reason")
 		} else {
@@ -134,7 +135,7 @@ func reasonsText(catalogue *models.Catalogue, b *models.OverageBalance) string {
 	return strings.Join(texts, ", ")
 }
 
-// waitingReports notes what is waiting to be sent, and why if sending is stopped.
+// waitingReports notes what Stripe has not accepted yet, and why if sending is stopped.
 func (o *Output) waitingReports(catalogue *models.Catalogue, s *billing.Status) {
 	var units int64
 	for _, c := range s.Counts {
@@ -143,10 +144,13 @@ func (o *Output) waitingReports(catalogue *models.Catalogue, s *billing.Status) 
 		}
 	}
 	if units > 0 {
-		o.Note("waiting to be sent: %s", catalogue.Units(units))
+		o.Note("in reports that Stripe has not accepted yet: %s", catalogue.Units(units))
+	}
+	if s.UnsealedUnits > 0 {
+		o.Note("in no report yet: %s", catalogue.Units(s.UnsealedUnits))
 	}
 	for _, h := range s.Held {
-		o.Note("the reports of customer %s are held back (%s): %s", h.StripeCustomerID, catalogue.Units(h.Units), h.Reason())
+		o.Note("of these, the reports of customer %s are held back (%s): %s", h.StripeCustomerID, catalogue.Units(h.Units), h.Reason())
 	}
 	if more := s.HeldCustomers - int64(len(s.Held)); more > 0 {
 		o.Note("further customers whose reports are held back: %d", more)

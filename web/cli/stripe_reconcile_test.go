@@ -46,8 +46,8 @@ func reconciled() *billing.Reconciliation {
 				{State: models.ReportSealed, Units: 1_200}, {State: models.ReportUnknown, Units: 4}, {State: models.ReportVerified, Units: 9},
 			},
 			Held:          []models.HeldCustomer{{StripeCustomerID: "cus_2", Units: 7, Subscriptions: []string{"sub_1", "sub_2"}}},
-			HeldCustomers: 4,
-			State:         models.StripeState{Stopped: &stopped, Paused: &paused},
+			HeldCustomers: 4, UnsealedUnits: 31,
+			State: models.StripeState{Stopped: &stopped, Paused: &paused},
 		},
 	}
 }
@@ -62,7 +62,10 @@ user:1 (ada@example.com)  2026-11-01T00:00:00Z  2026-12-01T00:00:00Z  0        0
 	`slack_speak_suggestions_     -
 `
 
-const reconciledNotes = `unsent reports that were resolved by comparing them with what Stripe has: 2
+const restoredNote = "unsent reports that are not sent again, because Stripe has or may have their units: 2; " +
+	"resolve those with the state conflict on /ops"
+
+const reconciledNotes = restoredNote + `
 sending is paused until you run this command again, at 2026-11-21T13:00:00Z or later: Stripe's totals may not include the latest ` +
 	`reports yet
 customer cus_1, period from 2026-11-01T00:00:00Z: Tollgate sent 5 units of this period in another one, because it learned ` +
@@ -73,8 +76,9 @@ further failed reports: 3
 report test:pro:3 of customer cus_1, 6 units at 2026-11-20T11:00:00Z: Stripe counted this report before, but Stripe's total no longer ` +
 	`includes it; Tollgate keeps checking the total for 24 hours
 further reports that are missing from Stripe's totals now: 1
-waiting to be sent: 1,204 suggestions
-the reports of customer cus_2 are held back (7 suggestions): 2 active subscriptions bill the same meter: sub_1, sub_2. ` +
+in reports that Stripe has not accepted yet: 1,204 suggestions
+in no report yet: 31 suggestions
+of these, the reports of customer cus_2 are held back (7 suggestions): 2 active subscriptions bill the same meter: sub_1, sub_2. ` +
 	`End all but one in Stripe; the reports are then sent.
 further customers whose reports are held back: 3
 all sending is stopped: Unauthorized: Invalid API Key provided
@@ -96,7 +100,7 @@ func TestReconciliationIsPrinted(t *testing.T) {
 		stdout, notes string
 	}{
 		"all": {reconciled(), reconciledTable, reconciledNotes},
-		"only restore": {partly, "", "unsent reports that were resolved by comparing them with what Stripe has: 2\n" +
+		"only restore": {partly, "", restoredNote + "\n" +
 			"the pause after the restore has ended; sending continues, unless it is stopped for another reason\n"},
 		"only periods": {resumed, reconciledTable, ""},
 		"no periods":   {empty, "PAYER  FROM  TO  DECIDED  SENT  COUNTED  DIFFERENCE  INVOICED  METER  REASONS\n", ""},

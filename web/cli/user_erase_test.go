@@ -89,7 +89,8 @@ func TestUserErase(t *testing.T) {
 		}
 		// Only the label of an erased person names an event's person.
 		for erased, want := range map[string]string{
-			label: "This person has no event with this idempotency key.", bob.String() + "@erased.invalid": "There is no user " + bob.String(),
+			label:                            "No person with this email or Slack identity has an event with this idempotency key.",
+			bob.String() + "@erased.invalid": "There is no user " + bob.String(),
 		} {
 			c := voidCommand{Email: erased, Key: "k", Reason: "r"}
 			if err := c.Run(t.Context(), &Output{}, db, catalogue); err == nil || !strings.Contains(err.Error(), want) {

@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"tollgate/models"
+	"tollgate/views"
 )
 
 type voidCommand struct {
@@ -63,8 +64,8 @@ func voidNote(catalogue *models.Catalogue, voided *models.Voided) string {
 		note += " The overage of " + overage + " is in no report to Stripe, so Stripe does not bill it. If you have billed it by hand, " +
 			"credit it yourself."
 	default:
-		note += " The overage of " + overage + " is already in a report to Stripe. If Stripe bills it, Tollgate takes it back. " +
-			"To follow this, open the person under /ops/people and select “Activity and voids”."
+		note += " The overage of " + overage + " is already in a report to Stripe. If Stripe bills it, Tollgate takes it back or asks " +
+			"you to credit it. To see which, open " + views.PathOpsVoided(done) + "."
 	}
 	return note
 }

@@ -121,11 +121,17 @@ func TestVoidNote(t *testing.T) {
 	}
 	void := func(cents int64, state models.VoidState, replayed bool) models.Voided {
 		return models.Voided{
-			Void:     models.UsageVoid{Email: "ada@example.com", Quantity: 3, OverageQuantity: cents / 30, OverageCents: cents, State: state},
+			Void: models.UsageVoid{
+				UserID: uuid.MustParse("01890a5d-ac96-774b-bcce-b302099a8057"), Email: "ada@example.com",
+				Quantity: 3, OverageQuantity: cents / 30, OverageCents: cents, State: state,
+				Figures: models.Figures{BillingPeriodStart: time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC)},
+			},
 			Replayed: replayed,
 		}
 	}
-	const counts, credit, takes = "3 suggestions no longer count for ada@example.com.", "credit it yourself", "Tollgate takes it back"
+	const counts, credit = "3 suggestions no longer count for ada@example.com.", "credit it yourself"
+	const takes = "Tollgate takes it back or asks you to credit it. To see which, open " +
+		"/ops/people/01890a5d-ac96-774b-bcce-b302099a8057/activity?period=2026-10."
 	for _, test := range []struct {
 		voided      models.Voided
 		want        string

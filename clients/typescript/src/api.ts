@@ -92,7 +92,7 @@ export interface paths {
         put?: never;
         /**
          * Record what already happened
-         * @description No event is refused because of a limit. Units beyond a limit, and extra units while a payment is past due, are recorded but not billed. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. Tollgate deletes old events. A new event is invalid if it occurred at a time whose events may already have been deleted. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `consume`.
+         * @description No event is refused because of a limit. Units beyond the included ones are billed if the plan has an overage rate. Units beyond a member limit or a spend limit are recorded but not billed, and so are all units beyond the included ones while a payment is past due. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. Tollgate deletes old events. A new event is invalid if it occurred at a time whose events may already have been deleted. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `consume`.
          */
         post: operations["events"];
         delete?: never;
