@@ -94,7 +94,6 @@ func (serveCommand) Run(ctx context.Context, s *cli.Settings, db *models.DB, cat
 // traces, the metrics. The caller closes the database.
 func serve(ctx context.Context, parsed *kong.Context, s *cli.Settings, out *cli.Output, d cli.Deployment) error {
 	log, registry := s.Logger(out.Stderr), cli.NewRegistry()
-	cli.TuneGC()
 	var server *web.Server
 	stopMetrics := func() {} // runs last
 	defer func() {
@@ -103,7 +102,7 @@ func serve(ctx context.Context, parsed *kong.Context, s *cli.Settings, out *cli.
 			server.LogStop()
 		}
 	}()
-	if err := d.Catalogue.ReadMeters(ctx, d.DB); err != nil {
+	if err := d.Prepare(ctx); err != nil {
 		return err
 	}
 	tracer, stopTraces, err := cli.StartTraces(ctx, log)

@@ -34,7 +34,7 @@ type DB struct {
 	lockTimeout time.Duration
 
 	server      *postgresServer // nil with SQLite
-	stopKeeping func()          // nil with SQLite
+	stopKeeping func()          // nil without KeepWarm
 
 	// The following fields are only used with SQLite; see SQLitePool and keep.
 	file       *sqliteFile

@@ -21,14 +21,6 @@ func (db *DB) openPostgres(ctx context.Context) (err error) {
 	std.SetMaxIdleConns(16)
 	std.SetConnMaxIdleTime(5 * time.Minute)
 	db.DB, db.Postgres = bun.NewDB(std, pgdialect.New()), true
-	keeping, stop := context.WithCancel(context.Background())
-	db.stopKeeping = stop
-	patience, cancel := context.WithTimeout(ctx, warmPatience)
-	defer cancel()
-	for _, conn := range takeConns(patience, std) {
-		_ = conn.Close() // gives it back
-	}
-	go keepWarm(keeping, std)
 	return nil
 }
 
@@ -40,6 +32,22 @@ const (
 	keepWarmEvery = 20 * time.Second
 	warmPatience  = 10 * time.Second
 )
+
+// KeepWarm opens some connections to PostgreSQL, and keeps them open until Close. A server calls it
+// once, before its first call. It does nothing with SQLite.
+func (db *DB) KeepWarm(ctx context.Context) {
+	if !db.Postgres {
+		return
+	}
+	patience, cancel := context.WithTimeout(ctx, warmPatience)
+	defer cancel()
+	for _, conn := range takeConns(patience, db.DB.DB) {
+		_ = conn.Close() // gives it back
+	}
+	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	db.stopKeeping = stop
+	go keepWarm(keeping, db.DB.DB)
+}
 
 // keepWarm keeps warmConns connections open. At each tick, it pings a random one.
 func keepWarm(ctx context.Context, pool *sql.DB) {

@@ -85,6 +85,7 @@ func trySlowLink(t *testing.T, steps []slowStep, delay, limit time.Duration) (la
 
 	start := time.Now()
 	f := newFixture(t, slow)
+	f.db.KeepWarm(t.Context()) // as `tollgate serve` does
 	t.Logf("the start took %s", time.Since(start))
 	hold := ""
 	for _, s := range steps {

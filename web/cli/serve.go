@@ -38,8 +38,16 @@ const (
 	softMemoryLimit = 128 << 20
 )
 
-// TuneGC sets how often garbage is collected, unless GOGC or GOMEMLIMIT is set.
-func TuneGC() {
+// Prepare does what comes before everything else in a server: it tunes the garbage collector, opens the
+// database connections that stay open, and reads which meters the plans use.
+func (d Deployment) Prepare(ctx context.Context) error {
+	tuneGC()
+	d.DB.KeepWarm(ctx)
+	return d.Catalogue.ReadMeters(ctx, d.DB)
+}
+
+// tuneGC sets how often garbage is collected, unless GOGC or GOMEMLIMIT is set.
+func tuneGC() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
