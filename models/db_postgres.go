@@ -3,6 +3,7 @@ package models
 import (
 	"context"
 	"database/sql"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/stdlib"
@@ -41,7 +42,9 @@ func (db *DB) KeepWarm(ctx context.Context) {
 	}
 	patience, cancel := context.WithTimeout(ctx, warmPatience)
 	defer cancel()
-	for _, conn := range takeConns(patience, db.DB.DB) {
+	// The pool uses the one that is given back last. That is the one that was open before: it knows
+	// statements already.
+	for _, conn := range slices.Backward(takeConns(patience, db.DB.DB)) {
 		_ = conn.Close() // gives it back
 	}
 	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))

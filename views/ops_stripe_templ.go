@@ -416,7 +416,7 @@ func opsStripe(f ui.Frame, d OpsStripe, unit string) templ.Component {
 					return templ_7745c5c3_Err
 				}
 			} else {
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 42, "The last comparison found no difference between Stripe's totals and what was sent. It leaves out billing periods that ended more than 35 days ago, and reports that Stripe may not have counted yet.")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 42, "The last comparison found no difference between Stripe's totals and what was sent. It leaves out billing periods that ended more than 35 days ago, reports that Stripe may not have counted yet, and totals that could not be read (see the log).")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -142,7 +142,7 @@ func orgConfirmText(c *models.Catalogue, s models.OrganizationSummary, cents int
 	used := s.SpentCents() - held
 	text := spentSoFar(c, used, held) + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone until %s.",
 		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
-	if held > 0 && used+s.OverageRateCents <= cents {
+	if held > 0 && !s.PastDue && s.OverageRateCents > 0 && used+s.OverageRateCents <= cents {
 		text += released(c)
 	}
 	return text

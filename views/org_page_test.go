@@ -84,19 +84,24 @@ func TestOrganizationPages(t *testing.T) {
 	}
 }
 
-// Released holds make extra units available again only if one more fits the new limit.
+// Released holds make extra units available again only if one more fits the new limit, and no payment
+// is past due.
 func TestAnOrganizationsLimitWithHolds(t *testing.T) {
-	for cents, again := range map[int64]bool{739: false, 740: true} {
+	for _, test := range []struct {
+		cents   int64
+		pastDue bool
+		again   bool
+	}{{739, false, false}, {740, false, true}, {740, true, false}} {
 		d := views.Org{
-			Catalogue: viewstest.Catalogue(t), SpendForm: views.LimitForm{Sent: true, Choice: views.ChoiceLimit, Confirm: &cents},
+			Catalogue: viewstest.Catalogue(t), SpendForm: views.LimitForm{Sent: true, Choice: views.ChoiceLimit, Confirm: &test.cents},
 			Summary: views.Loaded(models.OrganizationSummary{
-				HasPlan: true, OverageRateCents: 20, OverageCents: 720,
+				HasPlan: true, OverageRateCents: 20, OverageCents: 720, PastDue: test.pastDue,
 				Spent: &models.OrganizationRecord{OverageCents: 720, OverageCentsHeld: 60, Counted: true},
 			}),
 		}
 		said := text(viewstest.Render(t, views.OrgPage(d)))
-		if strings.Contains(said, "Suggestions on hold that the work does not use become available again.") != again {
-			t.Errorf("with a limit of %d cents, released holds make units available: want %t; the page says\n%s", cents, again, said)
+		if strings.Contains(said, "Suggestions on hold that the work does not use may become available again.") != test.again {
+			t.Errorf("%+v, but the page says\n%s", test, said)
 		}
 	}
 }

@@ -141,7 +141,7 @@ func onlyHoldsRefuse(s models.Standing) bool {
 
 // released says that holds may make units available before the reset.
 func released(c *models.Catalogue) string {
-	return fmt.Sprintf(" %s on hold that the work does not use become available again.", capital(c.UnitPlural))
+	return fmt.Sprintf(" %s on hold that the work does not use may become available again.", capital(c.UnitPlural))
 }
 
 // availability says when units are available, or what extra ones cost.

@@ -140,12 +140,12 @@ func TestUsagePageTexts(t *testing.T) {
 		{
 			"held units are not used", held, []string{
 				"On hold 2", "Paused: all remaining suggestions are on hold", "All remaining suggestions are on hold for work in progress",
-				"Suggestions on hold that the work does not use become available again.", "0 suggestions left Paused",
+				"Suggestions on hold that the work does not use may become available again.", "0 suggestions left Paused",
 			}, []string{"$", "Paused until the reset", "Safe"},
 		},
 		{
 			"a member limit that is reached with units on hold", memberHeld,
-			[]string{"as soon as an admin raises the limit. Suggestions on hold that the work does not use become available again."},
+			[]string{"as soon as an admin raises the limit. Suggestions on hold that the work does not use may become available again."},
 			[]string{"Safe"},
 		},
 		{
@@ -212,7 +212,7 @@ func TestUsagePageTexts(t *testing.T) {
 			[]string{
 				"$6.30 of overage was used in this period and is billed in any case. Overage of $0.60 is on hold for work in progress. " +
 					"The part that the work uses is billed, even above the new limit. With a limit of $6.60, suggestions stop immediately, " +
-					"until Dec 1, 2026, 00:00 UTC. Suggestions on hold that the work does not use become available again.",
+					"until Dec 1, 2026, 00:00 UTC. Suggestions on hold that the work does not use may become available again.",
 			}, nil,
 		},
 		{
@@ -224,7 +224,7 @@ func TestUsagePageTexts(t *testing.T) {
 			"included units on hold", confirmingIncluded,
 			[]string{
 				"With a limit of $0.10, suggestions stop immediately, until Dec 1, 2026, 00:00 UTC. None of your included suggestions are left. " +
-					"Suggestions on hold that the work does not use become available again.",
+					"Suggestions on hold that the work does not use may become available again.",
 			}, []string{"of overage was used"},
 		},
 		{

@@ -81,11 +81,11 @@ func (s *Server) api() []route {
 		{
 			method: http.MethodPost, path: "/v1/events", id: "events", scope: models.ScopeConsume, handle: s.events,
 			summary: "Record what already happened",
-			description: "No event is refused because of a limit. Units beyond the included ones are billed if the plan has an overage " +
-				"rate. Units beyond a member limit or a spend limit are recorded but not billed, and so are all units beyond the included " +
-				"ones while a payment is past due. Each event counts in the billing period in which it occurred. Events are " +
-				"processed in order, so an event can use Slack IDs that an earlier event linked. Tollgate deletes old events. A new event " +
-				"is invalid if it occurred at a time whose events may already have been deleted." + naming,
+			description: "No event is refused because of a limit. Units beyond the included ones are billed if the person's " +
+				"`overage_rate_cents` is above 0; during a trial, it is 0. Units beyond a member limit or a spend limit are recorded but " +
+				"not billed, and so are all units beyond the included ones while a payment is past due. Each event counts in the billing " +
+				"period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. " +
+				"Tollgate deletes old events. A new event is invalid if it occurred at a time whose events may already have been deleted." + naming,
 			request: reflect.TypeFor[eventsRequest](), response: reflect.TypeFor[eventsAnswer](),
 		},
 		{

@@ -52,8 +52,8 @@ func reconciliationError(r *billing.Reconciliation) error {
 // attention. It leaves out what was not read because of an error.
 func (o *Output) reconciliation(catalogue *models.Catalogue, r *billing.Reconciliation) error {
 	if r.Restored != nil {
-		o.Note("unsent reports that are not sent again, because Stripe has or may have their units: %d; resolve those with the state "+
-			"conflict on /ops", r.Restored.Resolved)
+		o.Note("unsent reports that are not sent again, because Stripe has or may have their units: %d; if any has the state "+
+			"conflict, resolve it on /ops", r.Restored.Resolved)
 		if r.Restored.Again.IsZero() {
 			o.Note("the pause after the restore has ended; sending continues, unless it is stopped for another reason")
 		} else {
@@ -150,7 +150,7 @@ func (o *Output) waitingReports(catalogue *models.Catalogue, s *billing.Status) 
 		o.Note("in no report yet: %s", catalogue.Units(s.UnsealedUnits))
 	}
 	for _, h := range s.Held {
-		o.Note("of these, the reports of customer %s are held back (%s): %s", h.StripeCustomerID, catalogue.Units(h.Units), h.Reason())
+		o.Note("the reports of customer %s are held back (%s): %s", h.StripeCustomerID, catalogue.Units(h.Units), h.Reason())
 	}
 	if more := s.HeldCustomers - int64(len(s.Held)); more > 0 {
 		o.Note("further customers whose reports are held back: %d", more)

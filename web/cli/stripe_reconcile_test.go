@@ -63,7 +63,7 @@ user:1 (ada@example.com)  2026-11-01T00:00:00Z  2026-12-01T00:00:00Z  0        0
 `
 
 const restoredNote = "unsent reports that are not sent again, because Stripe has or may have their units: 2; " +
-	"resolve those with the state conflict on /ops"
+	"if any has the state conflict, resolve it on /ops"
 
 const reconciledNotes = restoredNote + `
 sending is paused until you run this command again, at 2026-11-21T13:00:00Z or later: Stripe's totals may not include the latest ` +
@@ -78,7 +78,7 @@ report test:pro:3 of customer cus_1, 6 units at 2026-11-20T11:00:00Z: Stripe cou
 further reports that are missing from Stripe's totals now: 1
 in reports that Stripe has not accepted yet: 1,204 suggestions
 in no report yet: 31 suggestions
-of these, the reports of customer cus_2 are held back (7 suggestions): 2 active subscriptions bill the same meter: sub_1, sub_2. ` +
+the reports of customer cus_2 are held back (7 suggestions): 2 active subscriptions bill the same meter: sub_1, sub_2. ` +
 	`End all but one in Stripe; the reports are then sent.
 further customers whose reports are held back: 3
 all sending is stopped: Unauthorized: Invalid API Key provided

@@ -65,7 +65,7 @@ func voidNote(catalogue *models.Catalogue, voided *models.Voided) string {
 			"credit it yourself."
 	default:
 		note += " The overage of " + overage + " is already in a report to Stripe. If Stripe bills it, Tollgate takes it back or asks " +
-			"you to credit it. To see which, open " + views.PathOpsVoided(done) + "."
+			"you to credit it. The page " + views.PathOpsVoided(done) + " shows which."
 	}
 	return note
 }

@@ -130,8 +130,8 @@ func TestVoidNote(t *testing.T) {
 		}
 	}
 	const counts, credit = "3 suggestions no longer count for ada@example.com.", "credit it yourself"
-	const takes = "Tollgate takes it back or asks you to credit it. To see which, open " +
-		"/ops/people/01890a5d-ac96-774b-bcce-b302099a8057/activity?period=2026-10."
+	const takes = "Tollgate takes it back or asks you to credit it. The page " +
+		"/ops/people/01890a5d-ac96-774b-bcce-b302099a8057/activity?period=2026-10 shows which."
 	for _, test := range []struct {
 		voided      models.Voided
 		want        string
