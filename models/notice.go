@@ -66,7 +66,7 @@ func (c *Catalogue) consequence(s Standing, v Verdict) string {
 		b.WriteString(" None are left.")
 	case v.Reason == IncludedExhausted:
 		fmt.Fprintf(&b, " This request needs more than the %s left.", FormatCount(s.Remaining()))
-	case v.Reason == SpendLimitReached:
+	case v.Reason == SpendLimitReached && !s.nextIsRefused(SpendLimitReached):
 		fmt.Fprintf(&b, " This request would exceed your spend limit of %s.", c.FormatMoney(*s.SpendLimitCents))
 	case v.Reason == PaymentPastDue, s.nextIsRefused(PaymentPastDue):
 		fmt.Fprintf(&b, " The last payment failed, so extra %s are paused until it succeeds.", c.UnitPlural)

@@ -56,8 +56,8 @@ func TestNotice(t *testing.T) {
 		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(0))}, allowed,
 			"You've used 75 of 75 suggestions (100%). Your spend limit of $0.00 does not allow another extra suggestion." + yours},
 		{models.Standing{Used: 4075, Included: 75, OverageRateCents: 30, SpendLimitCents: ptr(int64(120_000))}, limited,
-			"You've used all 75 included suggestions and 4,000 extra ($1,200.00 so far). This request would exceed your spend limit " +
-				"of $1,200.00." + yours},
+			"You've used all 75 included suggestions and 4,000 extra ($1,200.00 so far). " +
+				"Your spend limit of $1,200.00 does not allow another extra suggestion." + yours},
 		// The request was too large for the organization's limit, or one more unit would be, too.
 		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30, Organization: spent(60)}, organization,
 			"You've used 75 of 75 suggestions (100%). This request would exceed your organization's spend limit." + yours},

@@ -98,7 +98,7 @@ func MemberConsequence(c *models.Catalogue, limit int64) string {
 	if limit == 0 {
 		return fmt.Sprintf("A limit of 0 pauses %s immediately.", c.UnitPlural)
 	}
-	return fmt.Sprintf("After %s in a billing period (included and extra), usage is paused until the next period.", c.Units(limit))
+	return fmt.Sprintf("A member who has used %s in a billing period (included and extra) is paused until the next period.", c.Units(limit))
 }
 
 // memberLimitText says which member limit applies: "60 suggestions per billing period".

@@ -128,8 +128,24 @@ func keepLabel(current *int64) string {
 	return "Keep the current limit"
 }
 
+// extraPaused reports whether no extra units are allowed before the new spend limit is saved.
+func extraPaused(s models.OrganizationSummary) bool {
+	return orgPaused(s) || s.PastDue || s.OverageRateCents <= 0
+}
+
+// orgConfirmLabel is the label of the button that saves the spend limit.
+func orgConfirmLabel(c *models.Catalogue, s models.OrganizationSummary) string {
+	if extraPaused(s) {
+		return "Save limit"
+	}
+	return "Pause extra " + c.UnitPlural + " now"
+}
+
 // orgConfirmTitle says that a spend limit is not saved yet.
-func orgConfirmTitle(c *models.Catalogue, cents int64) string {
+func orgConfirmTitle(c *models.Catalogue, s models.OrganizationSummary, cents int64) string {
+	if extraPaused(s) {
+		return fmt.Sprintf("Not saved yet. With a limit of %s, extra %s stay paused for everyone", c.FormatMoney(cents), c.UnitPlural)
+	}
 	return fmt.Sprintf("Not saved yet. A limit of %s would pause extra %s for everyone immediately", c.FormatMoney(cents), c.UnitPlural)
 }
 
@@ -142,6 +158,9 @@ func orgConfirmText(c *models.Catalogue, s models.OrganizationSummary, cents int
 	used := s.SpentCents() - held
 	text := spentSoFar(c, used, held) + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone until %s.",
 		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
+	if orgPaused(s) {
+		text += fmt.Sprintf(" One more extra %s needs a limit of at least %s.", c.UnitSingular, c.FormatMoney(s.SpentCents()+s.OverageRateCents))
+	}
 	if held > 0 && !s.PastDue && s.OverageRateCents > 0 && used+s.OverageRateCents <= cents {
 		text += released(c)
 	}

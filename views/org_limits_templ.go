@@ -270,7 +270,7 @@ func orgMemberLimitCard(d Org, s models.OrganizationSummary) templ.Component {
 }
 
 // orgSpendConfirm asks for confirmation before it saves a spend limit that pauses overage
-// immediately. It is at the top of the page and has the focus.
+// immediately, or is too low to end a pause. It is at the top of the page and has the focus.
 func orgSpendConfirm(d Org, s models.OrganizationSummary, cents int64) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
@@ -430,9 +430,9 @@ func orgSpendConfirm(d Org, s models.OrganizationSummary, cents int64) templ.Com
 				return templ_7745c5c3_Err
 			}
 			var templ_7745c5c3_Var25 string
-			templ_7745c5c3_Var25, templ_7745c5c3_Err = templ.JoinStringErrs("Pause extra " + d.Catalogue.UnitPlural + " now")
+			templ_7745c5c3_Var25, templ_7745c5c3_Err = templ.JoinStringErrs(orgConfirmLabel(d.Catalogue, s))
 			if templ_7745c5c3_Err != nil {
-				return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_limits.templ`, Line: 54, Col: 107}
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/org_limits.templ`, Line: 54, Col: 90}
 			}
 			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var25))
 			if templ_7745c5c3_Err != nil {
@@ -452,7 +452,7 @@ func orgSpendConfirm(d Org, s models.OrganizationSummary, cents int64) templ.Com
 			}
 			return nil
 		})
-		templ_7745c5c3_Err = ui.Message(ui.Caution, orgConfirmTitle(d.Catalogue, cents), true).Render(templ.WithChildren(ctx, templ_7745c5c3_Var15), templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Message(ui.Caution, orgConfirmTitle(d.Catalogue, s, cents), true).Render(templ.WithChildren(ctx, templ_7745c5c3_Var15), templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

@@ -44,7 +44,7 @@ func (d PastOrg) about() string {
 	if d.Usage.Failed != "" || d.Usage.Value.Plan == "" {
 		return ""
 	}
-	return d.Catalogue.PlanOf(d.Usage.Value.Plan).Name + " plan in this billing period"
+	return "Most members had the " + d.Catalogue.PlanOf(d.Usage.Value.Plan).Name + " plan in this billing period"
 }
 
 func (d PastOrg) links() charts.Links {

@@ -444,7 +444,7 @@ func pastAnswers(d Past, u models.PastUsage) templ.Component {
 					}
 					return nil
 				})
-				templ_7745c5c3_Err = ui.Answer("limits", "Which limits applied?").Render(templ.WithChildren(ctx, templ_7745c5c3_Var18), templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = ui.Answer("limits", "Which limits applied at the end?").Render(templ.WithChildren(ctx, templ_7745c5c3_Var18), templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

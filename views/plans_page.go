@@ -151,6 +151,9 @@ func cannotBuy(d Plans, p models.Plan) string {
 	case p.Type == models.Team && d.Organization == "":
 		return "Team plans are for organizations, and you belong to none. You join your Slack team's organization " +
 			"when you use the Slack app, or the operator of this service can add you to one."
+	case p.Type == models.Team && d.BecomesAdmin && d.Current.Shared && !d.Current.ByHand &&
+		(d.Current.Organization != "" || d.Current.Suspended):
+		return d.Organization + " already has a subscription, but no admin. Ask the operator of this service to make someone an admin."
 	case p.Type == models.Team && !d.MayBuyTeam:
 		return "An admin of your organization can buy it."
 	case p.Type == models.Individual && d.Current.Organization != "":

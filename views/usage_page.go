@@ -211,7 +211,7 @@ func aboutUsage(d Usage) string {
 }
 
 // earlierPlan is shown with overage if the last plan of the period is the free one.
-const earlierPlan = "This overage is from before the free plan. It is billed to the payer at that time. "
+const earlierPlan = "This overage is from before the free plan. It is billed to whoever paid for the plan then. "
 
 // atStripeNote is shown for a subscription at Stripe while the server is not connected to Stripe.
 const atStripeNote = "Stripe is not connected here at the moment, so this page may not show the latest state of the subscription. " +
@@ -412,11 +412,15 @@ func overageSentence(c *models.Catalogue, s models.Standing) string {
 // noLimit says what happens without a spend limit.
 func noLimit(c *models.Catalogue, s models.Standing) string {
 	if s.MemberLimit != nil && *s.MemberLimit <= s.Included {
-		return "No spend limit is set. Your member limit allows no extra " + c.UnitPlural + "."
+		return "You have set no spend limit. Your member limit allows no extra " + c.UnitPlural + "."
 	}
 	if s.PastDue {
-		return fmt.Sprintf("No spend limit is set. Extra %s are paused until the payment succeeds; after that, they are billed.",
-			c.UnitPlural)
+		until := ""
+		if s.Organization.LimitCents != nil {
+			until = " until your organization's spend limit is reached"
+		}
+		return fmt.Sprintf("You have set no spend limit. Extra %s are paused until the payment succeeds; after that, they are billed%s.",
+			c.UnitPlural, until)
 	}
 	if s.Organization.LimitCents != nil {
 		return fmt.Sprintf("You have set no limit of your own: extra %s are billed until your organization's spend limit is reached. "+
@@ -434,8 +438,16 @@ func noLimit(c *models.Catalogue, s models.Standing) string {
 
 // stopsImmediately says what a limit does that is already reached.
 func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) string {
-	text := spentSoFar(c, s.OverageCents, s.OverageCentsHeld) + fmt.Sprintf("With a limit of %s, %s stop immediately, until %s.",
-		c.FormatMoney(cents), whatStops(c, s), models.FormatReset(s.Period.End))
+	stops := "stop immediately,"
+	if paused(s) {
+		stops = "stay paused"
+	}
+	text := spentSoFar(c, s.OverageCents, s.OverageCentsHeld) + fmt.Sprintf("With a limit of %s, %s %s until %s.",
+		c.FormatMoney(cents), whatStops(c, s), stops, models.FormatReset(s.Period.End))
+	if models.Decide(s, 1).Reason == models.SpendLimitReached {
+		text += fmt.Sprintf(" One more %s needs a limit of at least %s.", c.UnitSingular,
+			c.FormatMoney(s.OverageCents+s.OverageCentsHeld+s.OverageRateCents))
+	}
 	if s.OverageCents == 0 && s.OverageCentsHeld == 0 {
 		text += " None of your included " + c.UnitPlural + " are left."
 	}
@@ -469,8 +481,23 @@ func whatStops(c *models.Catalogue, s models.Standing) string {
 	return c.UnitPlural
 }
 
-// confirmTitle says that a limit is not saved yet, because it would stop usage immediately.
+// paused reports whether no more units are allowed before the new limit is saved.
+func paused(s models.Standing) bool { return !models.Decide(s, 1).Allowed }
+
+// confirmLabel is the label of the button that saves the limit.
+func confirmLabel(c *models.Catalogue, s models.Standing) string {
+	if paused(s) {
+		return "Save limit"
+	}
+	return fmt.Sprintf("Stop %s now", whatStops(c, s))
+}
+
+// confirmTitle says that a limit is not saved yet, because it would stop usage immediately, or is too
+// low to end a pause.
 func confirmTitle(c *models.Catalogue, s models.Standing, cents int64) string {
+	if paused(s) {
+		return fmt.Sprintf("Not saved yet: with a limit of %s, %s stay paused", c.FormatMoney(cents), whatStops(c, s))
+	}
 	return fmt.Sprintf("Not saved yet: a limit of %s would stop %s immediately", c.FormatMoney(cents), whatStops(c, s))
 }
 

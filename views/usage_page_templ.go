@@ -310,9 +310,9 @@ func subscriptionNotice(c *models.Catalogue, s Subscription, rate int64, now tim
 					}
 				}
 				var templ_7745c5c3_Var11 string
-				templ_7745c5c3_Var11, templ_7745c5c3_Err = templ.JoinStringErrs("If no payment succeeds, " + s.dependents() + " move to the free plan.")
+				templ_7745c5c3_Var11, templ_7745c5c3_Err = templ.JoinStringErrs("If no payment succeeds, " + s.whoMoves() + ".")
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 79, Col: 78}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 79, Col: 54}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var11))
 				if templ_7745c5c3_Err != nil {
@@ -386,9 +386,9 @@ func subscriptionNotice(c *models.Catalogue, s Subscription, rate int64, now tim
 					return templ_7745c5c3_Err
 				}
 				var templ_7745c5c3_Var14 string
-				templ_7745c5c3_Var14, templ_7745c5c3_Err = templ.JoinStringErrs(ui.Sentence("Until it is active again, " + s.dependents() + " are on the free plan"))
+				templ_7745c5c3_Var14, templ_7745c5c3_Err = templ.JoinStringErrs("Until it is active again, " + s.whoIsFree() + ".")
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 93, Col: 93}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 93, Col: 59}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var14))
 				if templ_7745c5c3_Err != nil {
@@ -449,9 +449,9 @@ func subscriptionNotice(c *models.Catalogue, s Subscription, rate int64, now tim
 					return templ_7745c5c3_Err
 				}
 				var templ_7745c5c3_Var16 string
-				templ_7745c5c3_Var16, templ_7745c5c3_Err = templ.JoinStringErrs("The subscription has not started, so " + s.dependents() + " are on the free plan.")
+				templ_7745c5c3_Var16, templ_7745c5c3_Err = templ.JoinStringErrs("The subscription has not started, so " + s.whoIsFree() + ".")
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 106, Col: 92}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 106, Col: 70}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var16))
 				if templ_7745c5c3_Err != nil {
@@ -508,9 +508,9 @@ func subscriptionNotice(c *models.Catalogue, s Subscription, rate int64, now tim
 					return templ_7745c5c3_Err
 				}
 				var templ_7745c5c3_Var18 string
-				templ_7745c5c3_Var18, templ_7745c5c3_Err = templ.JoinStringErrs("Since ")
+				templ_7745c5c3_Var18, templ_7745c5c3_Err = templ.JoinStringErrs("It ended on ")
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 120, Col: 15}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 120, Col: 21}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var18))
 				if templ_7745c5c3_Err != nil {
@@ -521,9 +521,9 @@ func subscriptionNotice(c *models.Catalogue, s Subscription, rate int64, now tim
 					return templ_7745c5c3_Err
 				}
 				var templ_7745c5c3_Var19 string
-				templ_7745c5c3_Var19, templ_7745c5c3_Err = templ.JoinStringErrs(", " + s.dependents() + " have been on the free plan. Earlier usage is still here.")
+				templ_7745c5c3_Var19, templ_7745c5c3_Err = templ.JoinStringErrs(". Now " + s.whoIsFree() + ". Earlier usage is still here.")
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 122, Col: 90}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 122, Col: 66}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var19))
 				if templ_7745c5c3_Err != nil {
@@ -592,9 +592,9 @@ func subscriptionNotice(c *models.Catalogue, s Subscription, rate int64, now tim
 					return templ_7745c5c3_Err
 				}
 				var templ_7745c5c3_Var22 string
-				templ_7745c5c3_Var22, templ_7745c5c3_Err = templ.JoinStringErrs(". Then " + s.dependents() + " move to the free plan.")
+				templ_7745c5c3_Var22, templ_7745c5c3_Err = templ.JoinStringErrs(". Then " + s.whoMoves() + ".")
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 137, Col: 61}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 137, Col: 37}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var22))
 				if templ_7745c5c3_Err != nil {
@@ -1898,8 +1898,8 @@ func spendLimitCard(d Usage, s models.Standing) templ.Component {
 	})
 }
 
-// spendLimitConfirm asks for confirmation before it saves a limit that stops usage immediately. It
-// is at the top of the page and has the focus.
+// spendLimitConfirm asks for confirmation before it saves a limit that stops usage immediately, or is
+// too low to end a pause. It is at the top of the page and has the focus.
 func spendLimitConfirm(d Usage, s models.Standing, cents int64) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
@@ -2007,9 +2007,9 @@ func spendLimitConfirm(d Usage, s models.Standing, cents int64) templ.Component 
 				return templ_7745c5c3_Err
 			}
 			var templ_7745c5c3_Var83 string
-			templ_7745c5c3_Var83, templ_7745c5c3_Err = templ.JoinStringErrs(fmt.Sprintf("Stop %s now", whatStops(d.Catalogue, s)))
+			templ_7745c5c3_Var83, templ_7745c5c3_Err = templ.JoinStringErrs(confirmLabel(d.Catalogue, s))
 			if templ_7745c5c3_Err != nil {
-				return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 417, Col: 112}
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/usage_page.templ`, Line: 417, Col: 87}
 			}
 			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var83))
 			if templ_7745c5c3_Err != nil {

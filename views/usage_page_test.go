@@ -63,6 +63,8 @@ func TestUsagePageTexts(t *testing.T) {
 	confirmingIncluded := limited(73, 900)
 	confirmingIncluded.Limit.Confirm = new(int64(10))
 	confirmingIncluded.Standing.Value.Held = 2
+	stillPaused := limited(85, 300)
+	stillPaused.Limit.Confirm = new(int64(310))
 	granted := limited(96, 900)
 	granted.Limit.Confirm = new(int64(250))
 	granted.Standing.Value.Included += 50 // a grant after the overage
@@ -221,6 +223,13 @@ func TestUsagePageTexts(t *testing.T) {
 			[]string{"become available again"},
 		},
 		{
+			"a limit that is too low to end the pause", stillPaused,
+			[]string{
+				"Not saved yet: with a limit of $3.10, suggestions stay paused", "With a limit of $3.10, suggestions stay paused until " +
+					"Dec 1, 2026, 00:00 UTC. One more suggestion needs a limit of at least $3.30.", "Save limit",
+			}, []string{"immediately", "Stop suggestions now", "become available again"},
+		},
+		{
 			"included units on hold", confirmingIncluded,
 			[]string{
 				"With a limit of $0.10, suggestions stop immediately, until Dec 1, 2026, 00:00 UTC. None of your included suggestions are left. " +
@@ -307,7 +316,7 @@ func TestUsagePageTexts(t *testing.T) {
 				"Paused: the last payment failed", "When all 75 suggestions are used, new ones are paused until the payment succeeds or the " +
 					"billing period resets.",
 				"Overage: 3 × $0.30 $0.90",
-				"No spend limit is set. Extra suggestions are paused until the payment succeeds; after that, they are billed.",
+				"You have set no spend limit. Extra suggestions are paused until the payment succeeds; after that, they are billed.",
 			},
 			[]string{"there is no maximum", "extra suggestions are billed", "of overage", "At this pace"},
 		},

@@ -118,6 +118,8 @@ type Subscription struct {
 	Organization string
 	// Shared means that it is an organization's, on its members' pages and on its own.
 	Shared bool
+	// ForMembers means that the page is about all members of the organization, not about one person.
+	ForMembers bool
 	// EndsAt is set if the subscription was canceled. It is the time at which the free plan begins or
 	// began.
 	EndsAt *time.Time
@@ -144,12 +146,23 @@ func (s *Subscription) basePriceCents() int64 {
 	return s.Plan.BasePriceCents
 }
 
-// dependents returns who moves to the free plan when the subscription ends.
-func (s *Subscription) dependents() string {
-	if s.Shared {
-		return "members without a plan of their own"
+// whoMoves says who moves to which plan when the subscription ends.
+func (s *Subscription) whoMoves() string {
+	switch {
+	case s.ForMembers:
+		return "members without a plan of their own move to the free plan"
+	case s.Shared:
+		return "you move to the free plan, or to your own plan if you have one"
 	}
-	return "you"
+	return "you move to the free plan"
+}
+
+// whoIsFree says who is on the free plan because the subscription gives no plan.
+func (s *Subscription) whoIsFree() string {
+	if s.ForMembers {
+		return "members without a plan of their own are on the free plan"
+	}
+	return "you are on the free plan"
 }
 
 // trialTitle returns "Trial until Dec 14, 2026 (in 16 days)".

@@ -64,6 +64,11 @@ func (s *Server) checkout(c echo.Context, viewer *models.Viewer) error {
 	}
 	address, err := s.shop.Checkout(c.Request().Context(), who, plan)
 	switch {
+	case errors.Is(err, billing.ErrHasPlan) && who.BecomesAdmin:
+		return s.showPurchase(c, http.StatusConflict, views.Purchase{
+			Title: viewer.Organization.Name + " already has a subscription",
+			Lines: []string{"Nothing was bought.", "No admin manages the subscription. Ask the operator of this service to make someone an admin."},
+		})
 	case errors.Is(err, billing.ErrHasPlan):
 		return s.showPurchase(c, http.StatusConflict, views.Purchase{
 			Title: "You already have a subscription", Portal: true, Shared: plan.Type == models.Team,

@@ -59,6 +59,19 @@ func TestTheBuyerBecomesTheFirstAdmin(t *testing.T) {
 			t.Errorf("a member: %s %s", p.kind(), p.main())
 		}
 		says(t, "the plans", bob.get("/plans").main(), nil, []string{"The buyer becomes"})
+
+		// The operator has taken the role away. Whoever bought again would pay twice.
+		_, err := f.db.NewUpdate().Model((*models.User)(nil)).Set("role = ?", models.Member).Where("email = 'cyd@example.com'").Exec(t.Context())
+		must(t, err)
+		p := bob.get("/plans")
+		says(t, "without an admin", p.main(), []string{
+			"Acme already has a subscription, but no admin. Ask the operator of this service to make someone an admin.",
+		}, []string{"The buyer becomes"})
+		p = bob.post(views.PathCheckout, team)
+		says(t, "a second purchase", p.main(), []string{"Acme already has a subscription", "Ask the operator of this service"}, nil)
+		if p.status != 409 || len(p.buttons(views.PathPortal)) != 0 {
+			t.Errorf("a second purchase: %s %s", p.kind(), p.main())
+		}
 	})
 }
 

@@ -2,7 +2,6 @@ package web
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -86,24 +85,30 @@ func TestWhoMovesToTheFreePlan(t *testing.T) {
 			OrganizationID: &acme, PlanID: "business", Status: models.StatusPastDue, Seats: new(int64(1)),
 		})
 		const members = "members without a plan of their own"
-		check := func(pattern string) {
+		check := func(own, shared, organization string) {
 			t.Helper()
-			for _, p := range []struct{ email, path, who string }{
-				{"ada@example.com", "/usage", "you"}, {"bob@example.com", "/usage", members}, {"bob@example.com", "/org", members},
+			for _, p := range []struct{ email, path, want string }{
+				{"ada@example.com", "/usage", own}, {"bob@example.com", "/usage", shared}, {"bob@example.com", "/org", organization},
 			} {
-				says(t, p.email+" "+p.path, f.signedIn(p.email).get(p.path).main(), []string{fmt.Sprintf(pattern, p.who)}, nil)
+				says(t, p.email+" "+p.path, f.signedIn(p.email).get(p.path).main(), []string{p.want}, nil)
 			}
+		}
+		moves := func(begin string) {
+			t.Helper()
+			check(begin+"you move to the free plan.", begin+"you move to the free plan, or to your own plan if you have one.",
+				begin+members+" move to the free plan.")
 		}
 		change := func(set string, values ...any) {
 			t.Helper()
 			_, err := f.db.NewRaw("UPDATE subscriptions SET "+set, values...).Exec(context.Background())
 			must(t, err)
 		}
-		check("If no payment succeeds, %s move to the free plan.")
+		moves("If no payment succeeds, ")
 		change("status = 'active', cancel_at = ?", end)
-		check("Then %s move to the free plan.")
+		moves("Then ")
 		change("status = 'canceled'")
-		check(", %s have been on the free plan.")
+		const now = "Now you are on the free plan. Earlier usage is still here."
+		check(now, now, "Now "+members+" are on the free plan.")
 		bob := f.signedIn("bob@example.com")
 		says(t, "/usage", bob.get("/usage").main(), []string{"Free plan · Acme", "Compare plans"}, []string{"from Acme"})
 		says(t, "/plans", bob.get("/plans").main(), []string{"This is your plan."}, []string{"from Acme"})

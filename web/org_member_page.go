@@ -100,7 +100,7 @@ func (s *Server) memberNotices(c echo.Context, user *models.User) []ui.Notice {
 		}
 		return []ui.Notice{n}
 	case ownLimitRemoved:
-		return []ui.Notice{{Kind: ui.Done, Title: "Member limit removed", Text: "The organization's default applies."}}
+		return []ui.Notice{{Kind: ui.Done, Title: "Member limit removed", Text: "If the organization has a default limit, it applies now."}}
 	case roleSaved:
 		return []ui.Notice{{Kind: ui.Done, Title: "Role saved"}}
 	}

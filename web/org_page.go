@@ -61,7 +61,7 @@ func (s *Server) showOrg(c echo.Context, viewer *models.Viewer, status int, page
 		page.Frame.Notices = s.orgNotices(c, page.Summary)
 	}
 	page.Plan = s.catalogue.PlanOf(summary.Plan)
-	page.Subscription = views.Subscription{Plan: page.Plan}
+	page.Subscription = views.Subscription{Plan: page.Plan, ForMembers: true}
 	if held.Value != nil {
 		s.addState(&page.Subscription, held.Value, viewer)
 	}

@@ -63,7 +63,7 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	}
 	org := views.Org{
 		Frame: admin, Catalogue: c, Name: summary.Name, Plan: business,
-		Subscription: views.Subscription{Plan: business, Status: models.StatusActive, Manageable: true},
+		Subscription: views.Subscription{Plan: business, Status: models.StatusActive, Manageable: true, ForMembers: true},
 		Summary:      views.Loaded(summary), Cost: views.Loaded(views.OrgCost{
 			Seats: 42, Subscribed: true, Overage: models.Overage{Units: 36, Cents: 720}, People: 3,
 			Forecast: &models.Overage{Units: 97, Cents: 1940},
@@ -90,7 +90,7 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	quiet.Months = views.Loaded(Months(100, 0, 5))
 	pages["org-new"] = views.OrgPage(quiet)
 	given := org
-	given.Subscription, given.StripeConnected = views.Subscription{Plan: business, Status: models.StatusActive, ByHand: true}, false
+	given.Subscription, given.StripeConnected = views.Subscription{Plan: business, Status: models.StatusActive, ByHand: true, ForMembers: true}, false
 	given.Cost.Value.Seats, given.Cost.Value.Subscribed = 37, false
 	pages["org-by-hand"] = views.OrgPage(given)
 	trying := org
@@ -181,7 +181,7 @@ func orgLimits(org views.Org) map[string]templ.Component {
 		}}
 	})
 	add("no-plan", nil, nil, func(d *views.Org) {
-		d.Plan, d.Subscription = d.Catalogue.Free(), views.Subscription{Plan: d.Catalogue.Free()}
+		d.Plan, d.Subscription = d.Catalogue.Free(), views.Subscription{Plan: d.Catalogue.Free(), ForMembers: true}
 		d.Summary.Value.HasPlan, d.Summary.Value.OverageRateCents, d.Summary.Value.OverageCents = false, 0, 0
 		d.MemberForm = views.LimitForm{Sent: true, Choice: views.ChoiceNone, Entered: "60"}
 		d.Frame.Errors = []ui.FormError{{
