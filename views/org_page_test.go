@@ -106,6 +106,31 @@ func TestAnOrganizationsLimitWithHolds(t *testing.T) {
 	}
 }
 
+// A limit that is too low to end the pause pauses nothing more. The page says which limit would end it.
+func TestAnOrganizationsLimitThatIsTooLow(t *testing.T) {
+	d := views.Org{
+		Catalogue: viewstest.Catalogue(t), SpendForm: views.LimitForm{Sent: true, Choice: views.ChoiceLimit, Confirm: new(int64(750))},
+		Summary: views.Loaded(models.OrganizationSummary{
+			HasPlan: true, OverageRateCents: 20, OverageCents: 720, SpendLimitCents: new(int64(700)),
+			Spent: &models.OrganizationRecord{OverageCents: 720, OverageCentsHeld: 60, Counted: true},
+		}),
+	}
+	said := text(viewstest.Render(t, views.OrgPage(d)))
+	for _, want := range []string{
+		"Not saved yet. With a limit of $7.50, extra suggestions stay paused for everyone",
+		"One more extra suggestion needs a limit of at least $8.00.", "Save limit",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the page does not say %q:\n%s", want, said)
+		}
+	}
+	for _, not := range []string{"immediately", "Pause extra suggestions now"} {
+		if strings.Contains(said, not) {
+			t.Errorf("the page says %q", not)
+		}
+	}
+}
+
 // shareBar matches a bar and the number next to it.
 var shareBar = regexp.MustCompile(`class="c-bar" width="([\d.]+)%" height="8" rx="4"></rect></svg></span> ([\d.]+)%`)
 
