@@ -90,7 +90,8 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	quiet.Months = views.Loaded(Months(100, 0, 5))
 	pages["org-new"] = views.OrgPage(quiet)
 	given := org
-	given.Subscription, given.StripeConnected = views.Subscription{Plan: business, Status: models.StatusActive, ByHand: true, ForMembers: true}, false
+	given.Subscription = views.Subscription{Plan: business, Status: models.StatusActive, ByHand: true, ForMembers: true}
+	given.StripeConnected = false
 	given.Cost.Value.Seats, given.Cost.Value.Subscribed = 37, false
 	pages["org-by-hand"] = views.OrgPage(given)
 	trying := org
