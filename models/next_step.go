@@ -155,7 +155,7 @@ func (in *Situation) ask(do string) NextStep {
 	case in == nil:
 		return NextStep{Text: "Ask an admin of your organization to " + do + "."}
 	case len(in.Admins) == 0:
-		return NextStep{Text: "Your organization has no admin yet. Ask the operator of this service to add one."}
+		return NextStep{Text: "Your organization has no admin. Ask the operator of this service to add one."}
 	}
 	return NextStep{Text: "Ask " + in.AdminNames() + " to " + do + "."}
 }

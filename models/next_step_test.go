@@ -71,7 +71,7 @@ func TestStepOfASubscription(t *testing.T) {
 			return f.catalogue.NextStep(used, models.Decide(used, 1), in).Text
 		}
 		const trial = "status = 'trialing', overage_rate_cents = "
-		const noAdmin = "Your organization has no admin yet. Ask the operator of this service to add one."
+		const noAdmin = "Your organization has no admin. Ask the operator of this service to add one."
 		for _, test := range []struct {
 			set  string
 			user uuid.UUID

@@ -343,7 +343,7 @@ func activityTable(d Activity, events []models.ActivityEvent) templ.Component {
 				}()
 			}
 			ctx = templ.InitializeContext(ctx)
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 22, "<table class=\"data\"><caption class=\"sr-only\">Events, newest first</caption> <thead><tr><th scope=\"col\">Time</th><th scope=\"col\" class=\"text-right\">Units</th><th scope=\"col\" class=\"text-right\">Total when recorded</th><th scope=\"col\" class=\"text-right\">Overage</th><th scope=\"col\">Workspace</th>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 22, "<table class=\"data\"><caption class=\"sr-only\">Events, newest first</caption> <thead><tr><th scope=\"col\">Time</th><th scope=\"col\" class=\"text-right\">Units</th><th scope=\"col\" class=\"text-right\">Total after recording</th><th scope=\"col\" class=\"text-right\">Overage</th><th scope=\"col\">Workspace</th>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -21,8 +21,8 @@ type LimitForm struct {
 	// Choice is ChoiceNone, ChoiceLimit, or anything else that was sent. Entered is the text in the
 	// field of the limit.
 	Choice, Entered string
-	// Confirm is a limit that must be confirmed, because it would pause usage immediately; nil
-	// otherwise.
+	// Confirm is a limit that must be confirmed, because it would pause usage immediately or is too low
+	// to end a pause; nil otherwise.
 	Confirm *int64
 }
 
@@ -93,12 +93,13 @@ func extra(c *models.Catalogue, n int64) string {
 	return ui.Count(n, "extra "+c.UnitSingular, "extra "+c.UnitPlural)
 }
 
-// MemberConsequence says what a member limit does.
-func MemberConsequence(c *models.Catalogue, limit int64) string {
+// MemberConsequence says what a limit does for who: "a member" or "the member".
+func MemberConsequence(c *models.Catalogue, who string, limit int64) string {
 	if limit == 0 {
 		return fmt.Sprintf("A limit of 0 pauses %s immediately.", c.UnitPlural)
 	}
-	return fmt.Sprintf("A member who has used %s in a billing period (included and extra) is paused until the next period.", c.Units(limit))
+	return fmt.Sprintf("Once %s has used %s in a billing period (included and extra), usage is paused until the next period.",
+		who, c.Units(limit))
 }
 
 // memberLimitText says which member limit applies: "60 suggestions per billing period".

@@ -117,7 +117,7 @@ func defaultLimitText(c *models.Catalogue, s models.OrganizationSummary) string 
 	if s.MemberLimit == nil {
 		return "No default limit. Members without their own limit are limited only by the plan and by spend limits."
 	}
-	return MemberConsequence(c, *s.MemberLimit)
+	return MemberConsequence(c, "a member", *s.MemberLimit)
 }
 
 // keepLabel is the label of the link that does not save a new spend limit.
@@ -159,7 +159,12 @@ func orgConfirmText(c *models.Catalogue, s models.OrganizationSummary, cents int
 	text := spentSoFar(c, used, held) + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone until %s.",
 		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
 	if orgPaused(s) {
-		text += fmt.Sprintf(" One more extra %s needs a limit of at least %s.", c.UnitSingular, c.FormatMoney(s.SpentCents()+s.OverageRateCents))
+		payment := ""
+		if s.PastDue {
+			payment = "a successful payment and "
+		}
+		text += fmt.Sprintf(" One more extra %s needs %sa limit of at least %s.", c.UnitSingular, payment,
+			c.FormatMoney(s.SpentCents()+s.OverageRateCents))
 	}
 	if held > 0 && !s.PastDue && s.OverageRateCents > 0 && used+s.OverageRateCents <= cents {
 		text += released(c)

@@ -87,9 +87,9 @@ func (d OrgMember) limitFields() limitFields {
 func (d OrgMember) limitText() string {
 	switch {
 	case d.OwnLimit != nil:
-		return "This member has a limit of their own. " + MemberConsequence(d.Catalogue, *d.OwnLimit)
+		return "This member has a limit of their own. " + MemberConsequence(d.Catalogue, "the member", *d.OwnLimit)
 	case d.DefaultLimit != nil:
-		return "The organization's default applies. " + MemberConsequence(d.Catalogue, *d.DefaultLimit)
+		return "The organization's default applies. " + MemberConsequence(d.Catalogue, "the member", *d.DefaultLimit)
 	}
 	return "No member limit applies."
 }

@@ -39,12 +39,12 @@ func (d PastOrg) heading() string {
 	return d.Name + " in " + charts.MonthName(d.Usage.Value.Period)
 }
 
-// about names the plan that most members had.
+// about names the plan that the most members with usage records had.
 func (d PastOrg) about() string {
 	if d.Usage.Failed != "" || d.Usage.Value.Plan == "" {
 		return ""
 	}
-	return "Most members had the " + d.Catalogue.PlanOf(d.Usage.Value.Plan).Name + " plan in this billing period"
+	return "Most common plan in this billing period: " + d.Catalogue.PlanOf(d.Usage.Value.Plan).Name
 }
 
 func (d PastOrg) links() charts.Links {

@@ -80,8 +80,8 @@ type SpendLimit struct {
 	Entered string
 	// Sent means that the form was sent and is shown again.
 	Sent bool
-	// Confirm is a limit in cents that would pause usage immediately and so must be confirmed; nil
-	// otherwise.
+	// Confirm is a limit in cents that must be confirmed, because it would pause usage immediately or is
+	// too low to end a pause; nil otherwise.
 	Confirm *int64
 }
 
@@ -415,12 +415,20 @@ func noLimit(c *models.Catalogue, s models.Standing) string {
 		return "You have set no spend limit. Your member limit allows no extra " + c.UnitPlural + "."
 	}
 	if s.PastDue {
-		until := ""
+		s.PastDue = false
+		until := strings.Join(append([]string{"the payment succeeds"}, raises(s)...), " and ")
+		var limits []string
 		if s.Organization.LimitCents != nil {
-			until = " until your organization's spend limit is reached"
+			limits = append(limits, "your organization's spend limit")
 		}
-		return fmt.Sprintf("You have set no spend limit. Extra %s are paused until the payment succeeds; after that, they are billed%s.",
-			c.UnitPlural, until)
+		if s.MemberLimit != nil {
+			limits = append(limits, "your member limit")
+		}
+		text := fmt.Sprintf("You have set no spend limit. Extra %s are paused until %s; after that, they are billed", c.UnitPlural, until)
+		if len(limits) > 0 {
+			text += " until " + strings.Join(limits, " or ") + " is reached"
+		}
+		return text + "."
 	}
 	if s.Organization.LimitCents != nil {
 		return fmt.Sprintf("You have set no limit of your own: extra %s are billed until your organization's spend limit is reached. "+
@@ -444,9 +452,13 @@ func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) strin
 	}
 	text := spentSoFar(c, s.OverageCents, s.OverageCentsHeld) + fmt.Sprintf("With a limit of %s, %s %s until %s.",
 		c.FormatMoney(cents), whatStops(c, s), stops, models.FormatReset(s.Period.End))
-	if models.Decide(s, 1).Reason == models.SpendLimitReached {
-		text += fmt.Sprintf(" One more %s needs a limit of at least %s.", c.UnitSingular,
-			c.FormatMoney(s.OverageCents+s.OverageCentsHeld+s.OverageRateCents))
+	if nextExtra(s).Reason == models.SpendLimitReached {
+		needed := s.OverageCents + s.OverageCentsHeld + s.OverageRateCents
+		text += fmt.Sprintf(" One more extra %s needs a limit of at least %s.", c.UnitSingular, c.FormatMoney(needed))
+		s.SpendLimitCents = &needed
+		if nextExtra(s).Reason == models.OrganizationSpendLimitReached {
+			text += " Your organization's spend limit must be raised, too."
+		}
 	}
 	if s.OverageCents == 0 && s.OverageCentsHeld == 0 {
 		text += " None of your included " + c.UnitPlural + " are left."
@@ -481,8 +493,11 @@ func whatStops(c *models.Catalogue, s models.Standing) string {
 	return c.UnitPlural
 }
 
-// paused reports whether no more units are allowed before the new limit is saved.
-func paused(s models.Standing) bool { return !models.Decide(s, 1).Allowed }
+// nextExtra returns what the next extra unit would be answered before the new limit is saved.
+func nextExtra(s models.Standing) models.Verdict { return models.Decide(s, s.Remaining()+1) }
+
+// paused reports whether extra units are paused before the new limit is saved.
+func paused(s models.Standing) bool { return !nextExtra(s).Allowed }
 
 // confirmLabel is the label of the button that saves the limit.
 func confirmLabel(c *models.Catalogue, s models.Standing) string {

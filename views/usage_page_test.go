@@ -52,6 +52,11 @@ func TestUsagePageTexts(t *testing.T) {
 		d.Standing.Value.SpendLimitCents = &cents
 		return d
 	}
+	pastDue := func(used int64) views.Usage {
+		d := viewstest.Member(t, "pro", used, 75)
+		d.Standing.Value.PastDue, d.Subscription.Status = true, models.StatusPastDue
+		return d
+	}
 	confirming := limited(96, 900)
 	confirming.Limit.Confirm = new(int64(250))
 	confirmingHeld := func(cents int64) views.Usage {
@@ -65,6 +70,12 @@ func TestUsagePageTexts(t *testing.T) {
 	confirmingIncluded.Standing.Value.Held = 2
 	stillPaused := limited(85, 300)
 	stillPaused.Limit.Confirm = new(int64(310))
+	bothPaused, grantedPaused, pastDueBoth := limited(85, 300), limited(85, 300), pastDue(78)
+	bothPaused.Limit.Confirm, grantedPaused.Limit.Confirm = new(int64(310)), new(int64(200))
+	bothPaused.Standing.Value.Organization = models.OrganizationSpend{LimitCents: new(int64(100)), Cents: 100}
+	grantedPaused.Standing.Value.Included += 50 // a grant after the overage
+	pastDueBoth.Standing.Value.Organization = models.OrganizationSpend{LimitCents: new(int64(90)), Cents: 90}
+	pastDueBoth.Standing.Value.MemberLimit = new(int64(100))
 	granted := limited(96, 900)
 	granted.Limit.Confirm = new(int64(250))
 	granted.Standing.Value.Included += 50 // a grant after the overage
@@ -96,11 +107,6 @@ func TestUsagePageTexts(t *testing.T) {
 	tryingTeam.Standing.Value.OverageRateCents = 0
 	tryingTeam.Subscription.Status, tryingTeam.Subscription.Trial = models.StatusTrialing, true
 	tryingTeam.Subscription.TrialEnd = new(time.Date(2026, 12, 9, 15, 20, 0, 0, time.UTC))
-	pastDue := func(used int64) views.Usage {
-		d := viewstest.Member(t, "pro", used, 75)
-		d.Standing.Value.PastDue, d.Subscription.Status = true, models.StatusPastDue
-		return d
-	}
 	memberLimited := func(used, limit int64) views.Usage {
 		d := viewstest.Member(t, "pro", used, 75)
 		d.Standing.Value.MemberLimit = &limit
@@ -226,8 +232,27 @@ func TestUsagePageTexts(t *testing.T) {
 			"a limit that is too low to end the pause", stillPaused,
 			[]string{
 				"Not saved yet: with a limit of $3.10, suggestions stay paused", "With a limit of $3.10, suggestions stay paused until " +
-					"Dec 1, 2026, 00:00 UTC. One more suggestion needs a limit of at least $3.30.", "Save limit",
+					"Dec 1, 2026, 00:00 UTC. One more extra suggestion needs a limit of at least $3.30.", "Save limit",
 			}, []string{"immediately", "Stop suggestions now", "become available again"},
+		},
+		{
+			"a limit that is too low, and the organization's limit is reached", bothPaused,
+			[]string{
+				"One more extra suggestion needs a limit of at least $3.30. Your organization&#39;s spend limit must be raised, too.",
+			}, nil,
+		},
+		{
+			"with included units left, extra ones stay paused", grantedPaused,
+			[]string{"Not saved yet: with a limit of $2.00, extra suggestions stay paused", "needs a limit of at least $3.30.", "Save limit"},
+			[]string{"immediately"},
+		},
+		{
+			"a failed payment, a spend limit of the organization and a member limit", pastDueBoth,
+			[]string{
+				"You have set no spend limit. Extra suggestions are paused until the payment succeeds and an admin raises your " +
+					"organization&#39;s spend limit; after that, they are billed until your organization&#39;s spend limit or your member " +
+					"limit is reached.",
+			}, nil,
 		},
 		{
 			"included units on hold", confirmingIncluded,

@@ -66,7 +66,7 @@ func (s *Server) refuseOrg(c echo.Context, viewer *models.Viewer, status int, pa
 }
 
 // setOrgSpendLimit saves the spend limit of the organization. A limit that is already reached pauses
-// overage for everyone, so it must be confirmed.
+// overage for everyone, or is too low to end a pause, so it must be confirmed.
 func (s *Server) setOrgSpendLimit(c echo.Context, viewer *models.Viewer) error {
 	change, form, message := readLimit(c, models.ParseAmount)
 	page := views.Org{SpendForm: form}
@@ -143,7 +143,7 @@ func (s *Server) orgNotices(c echo.Context, w views.Widget[models.OrganizationSu
 	case memberLimitSaved:
 		n.Title = "Default member limit saved"
 		if summary.MemberLimit != nil {
-			n.Text = views.MemberConsequence(s.catalogue, *summary.MemberLimit)
+			n.Text = views.MemberConsequence(s.catalogue, "a member", *summary.MemberLimit)
 		}
 	case memberLimitRemoved:
 		n.Title, n.Text = "Default member limit removed", "Members' own limits still apply."

@@ -217,13 +217,13 @@ func TestMemberLimitForms(t *testing.T) {
 			t.Fatalf("the default: %s %s", p.kind(), p.main())
 		}
 		says(t, "the default", ada.get("/org").main(), []string{
-			"Default member limit saved A member who has used 30 suggestions in a billing period (included and extra) is paused until " +
-				"the next period.",
+			"Default member limit saved Once a member has used 30 suggestions in a billing period (included and extra), usage is " +
+				"paused until the next period.",
 		}, nil)
 		limited(false, 30)
 		member := ada.get("/org/members/" + bob.ID.String())
 		says(t, "the member's page", textOf(member.section("limit")), []string{
-			"The organization's default applies. A member who has used 30 suggestions",
+			"The organization's default applies. Once the member has used 30 suggestions",
 			"The organization's default: 30 suggestions per billing period",
 		}, nil)
 		for range 2 { // the second time, as by a double click

@@ -96,7 +96,7 @@ func (s *Server) memberNotices(c echo.Context, user *models.User) []ui.Notice {
 	case ownLimitSaved:
 		n := ui.Notice{Kind: ui.Done, Title: "Member limit saved"}
 		if user.MemberLimit != nil {
-			n.Text = views.MemberConsequence(s.catalogue, *user.MemberLimit)
+			n.Text = views.MemberConsequence(s.catalogue, "the member", *user.MemberLimit)
 		}
 		return []ui.Notice{n}
 	case ownLimitRemoved:

@@ -210,11 +210,10 @@ func (s *Server) askAnAdmin(c echo.Context, viewer *models.Viewer, reason string
 	if err != nil {
 		return err
 	}
-	p := newProblem(codeForbidden, ui.Sentence(reason)+" This organization has no admin yet. The operator of this service can add one")
+	p := newProblem(codeForbidden, ui.Sentence(reason)+" This organization has no admin. The operator of this service can add one.")
 	if s.shop != nil {
-		p.Detail += ", and a member who buys a team plan becomes its admin"
+		p.Detail += " If the organization has no subscription, a member who buys a team plan becomes its admin."
 	}
-	p.Detail += "."
 	if len(admins) > 0 {
 		p.Detail = ui.Sentence(reason) + " They can help you:"
 	}

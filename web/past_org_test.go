@@ -35,7 +35,7 @@ func TestPastPeriodOfAnOrganization(t *testing.T) {
 		admin := f.signedIn("boss@example.com")
 		past := admin.get("/org?period=2026-11")
 		for _, want := range []string{
-			"Acme in Nov 2026 Most members had the Team plan in this billing period", "98 suggestions used Used by 4 of 5 members",
+			"Acme in Nov 2026 Most common plan in this billing period: Team", "98 suggestions used Used by 4 of 5 members",
 			"Members counted 5 Active members 4 Total used 98 Average per member 19.60", "Overage: 7 × $0.25 $1.75",
 			"7 suggestions beyond the plan, by 1 member.", "Spend limit of the organization: $50.00. Overage that counted toward it: $1.75.",
 			"Nov 23, 2026 98", "Member limit reached",

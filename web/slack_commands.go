@@ -149,7 +149,7 @@ func (s *Server) orgMessage(ctx context.Context, in *models.Situation) (slackMes
 		return slackReply(mrkdwn("You belong to no organization. Send `/usage` for your own usage.")), nil
 	case !in.Admin && len(in.Admins) == 0:
 		return slackReply(plainText("Only admins can see the usage of " + models.OneLine(in.Organization, maxOrganizationName) +
-			". This organization has no admin yet. The operator of this service can add one.")), nil
+			". This organization has no admin. The operator of this service can add one.")), nil
 	case !in.Admin:
 		return slackReply(plainText("Only admins can see the usage of " + models.OneLine(in.Organization, maxOrganizationName) +
 			". Ask " + in.AdminNames() + ".")), nil

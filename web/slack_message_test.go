@@ -152,7 +152,7 @@ func slackStates() []slackState {
 	late := with(below, func(s *models.Standing) { s.PastDue, s.Used = true, 75 })
 	const pay = "<https://tollgate.example.com/usage|Update the payment method>"
 	const upgrade, compare = "<https://tollgate.example.com/plans|Upgrade your plan>", "<https://tollgate.example.com/plans|Compare plans>"
-	const noAdmin = "Your organization has no admin yet. Ask the operator of this service to add one."
+	const noAdmin = "Your organization has no admin. Ask the operator of this service to add one."
 	return []slackState{
 		{"free, warning", free, slackOwn, 0, upgrade},
 		{"free, nothing left", empty, slackOwn, 0, upgrade},

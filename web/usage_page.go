@@ -196,7 +196,7 @@ func utc(t *time.Time) *time.Time {
 }
 
 // setSpendLimit saves the spend limit. A limit that is already reached stops the person
-// immediately, so it must be confirmed.
+// immediately, or is too low to end a pause, so it must be confirmed.
 func (s *Server) setSpendLimit(c echo.Context, viewer *models.Viewer) error {
 	entered := c.FormValue(views.FieldAmount)
 	cents, err := models.ParseAmount(entered)

@@ -45,7 +45,7 @@ func TestTexts(t *testing.T) {
 				"Ask Ada Admin or Bob Boss to upgrade the plan."},
 		{models.NoticeIncluded, 95, models.NoticeFacts{Plan: "team", Used: 48, Included: 50}, orphan,
 			"Almost used up. You've used 48 of 50 suggestions (96%). They reset on Dec 1, 2026, 00:00 UTC. " +
-				"Your organization has no admin yet. Ask the operator of this service to add one."},
+				"Your organization has no admin. Ask the operator of this service to add one."},
 		{models.NoticeIncluded, 100, models.NoticeFacts{Plan: "pro", Used: 75, Included: 75, OverageRateCents: 30}, alone,
 			"Extra suggestions are billed. You've used 75 of 75 suggestions (100%). Each extra suggestion costs $0.30. " +
 				"Your included suggestions reset on Dec 1, 2026, 00:00 UTC. Compare plans: https://t.example/plans"},
