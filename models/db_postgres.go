@@ -42,8 +42,8 @@ func (db *DB) KeepWarm(ctx context.Context) {
 	}
 	patience, cancel := context.WithTimeout(ctx, warmPatience)
 	defer cancel()
-	// The pool uses the one that is given back last. That is the one that was open before: it knows
-	// statements already.
+	// The pool first uses the connection that was given back last. So give them back in reverse: the
+	// first one was open before, and already knows statements.
 	for _, conn := range slices.Backward(takeConns(patience, db.DB.DB)) {
 		_ = conn.Close() // gives it back
 	}

@@ -93,7 +93,8 @@ func extra(c *models.Catalogue, n int64) string {
 	return ui.Count(n, "extra "+c.UnitSingular, "extra "+c.UnitPlural)
 }
 
-// MemberConsequence says what a limit does for who: "a member" or "the member".
+// MemberConsequence says what a member limit does. who is the subject of the sentence: "a member" or
+// "the member".
 func MemberConsequence(c *models.Catalogue, who string, limit int64) string {
 	if limit == 0 {
 		return fmt.Sprintf("A limit of 0 pauses %s immediately.", c.UnitPlural)

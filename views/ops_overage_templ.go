@@ -229,7 +229,7 @@ func opsOverage(f ui.Frame, o OpsOverage, connected bool) templ.Component {
 						return templ_7745c5c3_Err
 					}
 				} else {
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 19, "“Unexplained” adds the amounts that invoices lack and those that they have in excess, so the rows may not add up to the difference.")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 19, "“Unexplained” counts amounts that invoices lack and amounts that they have in excess both as positive, so the rows may not add up to the difference.")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}

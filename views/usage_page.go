@@ -493,7 +493,7 @@ func whatStops(c *models.Catalogue, s models.Standing) string {
 	return c.UnitPlural
 }
 
-// nextExtra returns what the next extra unit would be answered before the new limit is saved.
+// nextExtra returns the decision about the next extra unit under the current limits.
 func nextExtra(s models.Standing) models.Verdict { return models.Decide(s, s.Remaining()+1) }
 
 // paused reports whether extra units are paused before the new limit is saved.

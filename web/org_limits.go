@@ -65,8 +65,8 @@ func (s *Server) refuseOrg(c echo.Context, viewer *models.Viewer, status int, pa
 	return s.showOrg(c, viewer, status, page)
 }
 
-// setOrgSpendLimit saves the spend limit of the organization. A limit that is already reached pauses
-// overage for everyone, or is too low to end a pause, so it must be confirmed.
+// setOrgSpendLimit saves the spend limit of the organization. A limit that is already reached must be
+// confirmed: it pauses overage for everyone, or does not end a pause.
 func (s *Server) setOrgSpendLimit(c echo.Context, viewer *models.Viewer) error {
 	change, form, message := readLimit(c, models.ParseAmount)
 	page := views.Org{SpendForm: form}

@@ -195,8 +195,8 @@ func utc(t *time.Time) *time.Time {
 	return new(t.UTC())
 }
 
-// setSpendLimit saves the spend limit. A limit that is already reached stops the person
-// immediately, or is too low to end a pause, so it must be confirmed.
+// setSpendLimit saves the spend limit. A limit that is already reached must be confirmed:
+// it stops the person immediately, or does not end a pause.
 func (s *Server) setSpendLimit(c echo.Context, viewer *models.Viewer) error {
 	entered := c.FormValue(views.FieldAmount)
 	cents, err := models.ParseAmount(entered)

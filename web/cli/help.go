@@ -28,8 +28,9 @@ var HelpTexts = kong.Vars{
 		"over the lookup key of an old price with tiers. Differences are listed. The secret of a new endpoint is printed only once.",
 	"help_stripe_reconcile": "For each customer and billing period, compare the overage that was decided and sent with " +
 		"what Stripe counted and invoiced. Exits with 1 if Stripe's total differs from what was sent, if a report failed or is " +
-		"missing from Stripe's total, if overage is unexplained, or if not everything could be read. DECIDED and SENT count units by " +
-		"the time when they were used. DIFFERENCE compares the period's total at Stripe with what was sent. /ops explains the reasons.",
+		"missing from Stripe's total, if overage is unexplained, or if not everything could be read. SENT counts units by the time " +
+		"when they were used, and COUNTED is the period's total at Stripe. DIFFERENCE compares that total with what was sent for the same " +
+		"period at Stripe, so it may not be COUNTED minus SENT. /ops explains the reasons.",
 	"help_restored": "Use this after you restore a backup, before you let the server send anything. It pauses sending, and " +
 		"marks the reports that Stripe already has, so that they are not sent again. Run it again 25 hours later to resume sending.",
 	"help_no_organization": "Remove the person from their organization. First remove them from its Slack teams. " +

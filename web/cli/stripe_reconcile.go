@@ -52,8 +52,8 @@ func reconciliationError(r *billing.Reconciliation) error {
 // attention. It leaves out what was not read because of an error.
 func (o *Output) reconciliation(catalogue *models.Catalogue, r *billing.Reconciliation) error {
 	if r.Restored != nil {
-		o.Note("unsent reports that are not sent again, because Stripe has or may have their units: %d; if any has the state "+
-			"conflict, resolve it on /ops", r.Restored.Resolved)
+		o.Note("reports that this database shows as unsent, but that are not sent, because Stripe has or may have their units: %d; "+
+			"if any has the state conflict, resolve it on /ops", r.Restored.Resolved)
 		if r.Restored.Again.IsZero() {
 			o.Note("the pause after the restore has ended; sending continues, unless it is stopped for another reason")
 		} else {

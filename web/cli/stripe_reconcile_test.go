@@ -62,7 +62,7 @@ user:1 (ada@example.com)  2026-11-01T00:00:00Z  2026-12-01T00:00:00Z  0        0
 	`slack_speak_suggestions_     -
 `
 
-const restoredNote = "unsent reports that are not sent again, because Stripe has or may have their units: 2; " +
+const restoredNote = "reports that this database shows as unsent, but that are not sent, because Stripe has or may have their units: 2; " +
 	"if any has the state conflict, resolve it on /ops"
 
 const reconciledNotes = restoredNote + `
