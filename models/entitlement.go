@@ -162,6 +162,11 @@ func suspendedFirst(alias string) string {
 	return "CASE WHEN " + hasStatus(alias, suspendedStatuses) + " THEN 0 ELSE 1 END, " + alias + ".created_at DESC"
 }
 
+// activeFirst returns the SQL order of subscriptions: active ones, suspended ones, then the newest.
+func activeFirst(alias string) string {
+	return "CASE WHEN " + ActiveSubscription(alias) + " THEN 0 ELSE 1 END, " + suspendedFirst(alias)
+}
+
 // ActiveSubscription returns the SQL condition that a row of subscriptions is active, given its
 // table alias.
 func ActiveSubscription(alias string) string { return hasStatus(alias, activeStatuses) }

@@ -350,12 +350,32 @@ func OwnAtStripe(ctx context.Context, db bun.IDB, user uuid.UUID) (*Subscription
 	return &found[0], nil
 }
 
+// BlocksPurchase returns the subscription at Stripe because of which a person, or, if organization is not
+// nil, that organization, cannot buy a plan: they would pay for two. It is active or suspended. It is nil
+// if they can buy one.
+func BlocksPurchase(ctx context.Context, db bun.IDB, user uuid.UUID, organization *uuid.UUID) (*Subscription, error) {
+	column, id := "user_id", user
+	if organization != nil {
+		column, id = "organization_id", *organization
+	}
+	var found []Subscription
+	if err := db.NewSelect().Model(&found).Where("? = ? AND stripe_subscription_id IS NOT NULL", bun.Ident(column), id).
+		Where(hasStatus("subscription", slices.Concat(activeStatuses, suspendedStatuses))).
+		OrderExpr(activeFirst("subscription")).Limit(1).Scan(ctx); err != nil {
+		return nil, fmt.Errorf("read the subscription of %s at Stripe: %w", id, err)
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	return &found[0], nil
+}
+
 // SubscriptionOfOrganization returns the active subscription that gives an organization its plan.
 // Without one, it returns a suspended one, the newest that ended, or nil.
 func SubscriptionOfOrganization(ctx context.Context, db bun.IDB, id uuid.UUID) (*Subscription, error) {
 	var found []Subscription
 	if err := db.NewSelect().Model(&found).Where("organization_id = ?", id).
-		OrderExpr("CASE WHEN " + ActiveSubscription("subscription") + " THEN 0 ELSE 1 END, " + suspendedFirst("subscription")).
+		OrderExpr(activeFirst("subscription")).
 		Limit(1).Scan(ctx); err != nil {
 		return nil, fmt.Errorf("read the subscription of organization %s: %w", id, err)
 	}

@@ -30,8 +30,6 @@ type Org struct {
 	Months Widget[[]models.PastPeriod]
 	// Refused are the members who were refused in the current period.
 	Refused Widget[RefusedMembers]
-	// StripeConnected means that overage is billed.
-	StripeConnected bool
 	// SpendForm and MemberForm are the states of the forms of the spend limit and of the default member
 	// limit.
 	SpendForm, MemberForm LimitForm

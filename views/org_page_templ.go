@@ -516,7 +516,7 @@ func orgCostLines(d Org, c OrgCost) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-		} else if !d.StripeConnected && d.Subscription.atStripe() {
+		} else if !d.Subscription.StripeConnected && d.Subscription.atStripe() {
 			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 30, "<p class=\"mt-1 text-sm text-muted\">")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
@@ -534,7 +534,7 @@ func orgCostLines(d Org, c OrgCost) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-		} else if !d.StripeConnected {
+		} else if !d.Subscription.StripeConnected {
 			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 32, "<p class=\"mt-1 text-sm text-muted\">Billing is not available here: usage is counted, but nothing is billed.</p>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err

@@ -13,6 +13,9 @@ type Plans struct {
 	Catalogue *models.Catalogue
 	// Current is the viewer's plan and its source; the zero value for a viewer who is not signed in.
 	Current Subscription
+	// Own and Team are the subscriptions at Stripe because of which the viewer cannot buy a plan for
+	// themselves, or for their organization; nil if there is none.
+	Own, Team *Subscription
 	// Costs is what each individual plan would have cost. Its Value is nil if there is no usage to
 	// calculate it from.
 	Costs Widget[*PlanCosts]
@@ -143,38 +146,55 @@ func includedLine(c *models.Catalogue, p models.Plan) string {
 	return c.Units(p.Included) + " per month"
 }
 
+// held returns the subscription because of which the viewer cannot buy the plan; nil without one.
+func (d *Plans) held(p models.Plan) *Subscription {
+	if p.Type == models.Team {
+		return d.Team
+	}
+	return d.Own
+}
+
+// otherPortal reports whether the viewer must manage the subscription because of which they cannot buy
+// the plan, but the button at the top of the page opens the portal for another one.
+func otherPortal(d Plans, p models.Plan) bool {
+	held := d.held(p)
+	return held != nil && held.Manageable && (!d.Current.Manageable || d.Current.Shared != held.Shared) &&
+		(held.Shared || d.Current.Organization == "")
+}
+
 // cannotBuy says why the viewer cannot buy the plan; empty if they can.
 func cannotBuy(d Plans, p models.Plan) string {
+	held, whose := d.held(p), "Your"
+	if p.Type == models.Team {
+		whose = "Your organization's"
+	}
 	switch {
 	case !d.StripeConnected:
 		return "Billing is not available here, so nothing can be bought."
 	case p.Type == models.Team && d.Organization == "":
 		return "Team plans are for organizations, and you belong to none. You join your Slack team's organization " +
 			"when you use the Slack app, or the operator of this service can add you to one."
-	case p.Type == models.Team && d.BecomesAdmin && d.Current.Shared && !d.Current.ByHand &&
-		(d.Current.Organization != "" || d.Current.Suspended):
+	case p.Type == models.Team && d.BecomesAdmin && held != nil:
 		return d.Organization + " already has a subscription, but no admin. Ask the operator of this service to make someone an admin."
 	case p.Type == models.Team && !d.MayBuyTeam:
 		return "An admin of your organization can buy it."
 	case p.Type == models.Individual && d.Current.Organization != "":
 		return "Your plan comes from " + d.Current.Organization + ", so you cannot buy one of your own."
-	case d.Current.Suspended && p.Type == models.Team && d.Current.Shared && !d.Current.Manageable:
-		return fmt.Sprintf("Your organization's subscription is %s. An admin must continue or end it first.", d.Current.Status)
-	case d.Current.Suspended && d.Current.Shared == (p.Type == models.Team):
-		return fmt.Sprintf("Your subscription is %s. Continue or cancel it under “Invoices and payment” first.", d.Current.Status)
-	case running(d.Current) && p.Type == d.Current.Plan.Type && d.Current.EndsAt != nil:
-		return fmt.Sprintf("%s stays active until %s. You can buy %s then.", d.Current.Plan.Name, ui.Day(*d.Current.EndsAt), p.Name)
-	case running(d.Current) && p.Type == d.Current.Plan.Type && d.Current.Trial:
+	case held == nil:
+		return ""
+	case held.Suspended:
+		return fmt.Sprintf("%s subscription is %s. Continue or cancel it under “Invoices and payment” first.", whose, held.Status)
+	case held.EndsAt != nil:
+		return fmt.Sprintf("%s stays active until %s. You can buy %s then.", held.Plan.Name, ui.Day(*held.EndsAt), p.Name)
+	case held.Trial:
 		return ui.Sentence(fmt.Sprintf("You are trying %s. To switch, cancel it under “Invoices and payment”. "+
-			"It stays active until the trial ends; then you can buy %s", d.Current.Plan.Name, p.Name))
-	case running(d.Current) && p.Type == d.Current.Plan.Type && d.Current.Status == models.StatusPastDue:
+			"It stays active until the trial ends; then you can buy %s", held.Plan.Name, p.Name))
+	case held.Status == models.StatusPastDue:
 		return ui.Sentence(fmt.Sprintf("The last payment for %s failed. To switch, cancel %s under “Invoices and payment”. "+
-			"After it has ended, you can buy %s", d.Current.Plan.Name, d.Current.Plan.Name, p.Name))
-	case running(d.Current) && p.Type == d.Current.Plan.Type:
-		return ui.Sentence(fmt.Sprintf("You already pay for %s. To switch, cancel it under “Invoices and payment”. "+
-			"It stays active until the paid period ends; then you can buy %s", d.Current.Plan.Name, p.Name))
+			"After it has ended, you can buy %s", held.Plan.Name, held.Plan.Name, p.Name))
 	}
-	return ""
+	return ui.Sentence(fmt.Sprintf("You already pay for %s. To switch, cancel it under “Invoices and payment”. "+
+		"It stays active until the paid period ends; then you can buy %s", held.Plan.Name, p.Name))
 }
 
 // aboutSeats says what the buyer of a team plan pays for; empty for other plans.
@@ -188,14 +208,8 @@ func aboutSeats(d Plans, p models.Plan) string {
 			d.Catalogue.FormatMoney(p.BasePriceCents), d.Catalogue.FormatMoney(d.Seats*p.BasePriceCents))
 	}
 	text += ". When members join or leave, the number of seats stays the same; the operator of this service can change it."
-	if running(d.Current) && !d.Current.Shared && d.Current.EndsAt == nil {
-		text += fmt.Sprintf(" Your own subscription to %s then has no effect, but renews until you cancel it.", d.Current.Plan.Name)
+	if d.Own != nil && !d.Own.Suspended && d.Own.EndsAt == nil {
+		text += fmt.Sprintf(" Your own subscription to %s then has no effect, but renews until you cancel it.", d.Own.Plan.Name)
 	}
 	return text
-}
-
-// running reports whether the viewer already pays for a plan. The Billing Portal can cancel it, but
-// cannot switch to another plan that bills usage.
-func running(s Subscription) bool {
-	return s.Manageable && s.Status.Active()
 }

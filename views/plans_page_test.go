@@ -11,7 +11,7 @@ import (
 func TestPlansOfferOnlyPossiblePurchases(t *testing.T) {
 	pages := viewstest.PlanPages(t)
 	for name, want := range map[string]int{
-		"plans": 2, "plans-paid": 2, "plans-no-stripe": 0, "plans-signed-out": 0, "plans-team": 0,
+		"plans": 2, "plans-paid": 2, "plans-no-stripe": 0, "plans-signed-out": 0, "plans-team": 0, "plans-unpaid-team": 0,
 	} {
 		if got := strings.Count(viewstest.Render(t, pages[name]), `action="`+views.PathCheckout+`"`); got != want {
 			t.Errorf("%s offers %d purchases, want %d", name, got, want)
@@ -20,6 +20,8 @@ func TestPlansOfferOnlyPossiblePurchases(t *testing.T) {
 	for name, want := range map[string]string{
 		"plans-paid": "You already pay for Pro. To switch, cancel it under “Invoices and payment”. " +
 			"It stays active until the paid period ends; then you can buy Starter.",
+		"plans-unpaid-team": "Your organization&#39;s subscription is unpaid. Continue or cancel it under “Invoices and payment” first. " +
+			"Invoices and payment",
 		"plans-ending": "Pro stays active until Dec 1, 2026. You can buy Starter then.",
 	} {
 		if said := text(viewstest.Render(t, pages[name])); !strings.Contains(said, want) {

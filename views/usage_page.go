@@ -36,8 +36,6 @@ type Usage struct {
 	Refusals Widget[[]models.RefusalCount]
 	// Limit is the state of the spend limit form.
 	Limit SpendLimit
-	// StripeConnected means that plans can be bought and overage is billed.
-	StripeConnected bool
 	// Organization is the name of the person's organization; empty without one.
 	Organization string
 	// ReadOnly leaves out all links and forms that act for the person, because the operator sees their
@@ -247,10 +245,24 @@ func atTheLimit(c *models.Catalogue, s models.Standing, trial bool) string {
 
 // askForMore tells members whose organization's plan bills no extra units how to get more.
 func askForMore(d Usage, s models.Standing) string {
-	if d.ReadOnly || d.Subscription.Organization == "" || s.OverageRateCents > 0 || d.Subscription.Trial || d.Frame.Viewer.Admin {
-		return ""
+	if d.ReadOnly || d.Subscription.Organization == "" || s.OverageRateCents > 0 || d.Subscription.Trial || d.Frame.Viewer.Admin ||
+		!d.Subscription.StripeConnected {
+		return "" // if Stripe is not connected, a note below it says whom to ask
+	}
+	if d.Subscription.NoAdmin {
+		return " For a larger plan, ask the operator of this service."
 	}
 	return " " + ui.Sentence("For a larger plan, ask an admin of "+d.Subscription.Organization)
+}
+
+// nobodyRaises tells members with a limit that only an admin can raise that there is no admin; empty
+// otherwise.
+func nobodyRaises(d Usage, s models.Standing) string {
+	if d.ReadOnly || !d.Subscription.NoAdmin || s.MemberLimit == nil && s.Organization.LimitCents == nil {
+		return ""
+	}
+	return fmt.Sprintf("Only an admin can raise a limit of %s, and there is none. Ask the operator of this service to make someone an admin.",
+		d.Organization)
 }
 
 // afterIncluded says what happens when the included units are used up.

@@ -6,6 +6,7 @@
 package views
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -132,6 +133,10 @@ type Subscription struct {
 	ByHand bool
 	// Manageable means that the viewer may open Stripe's Billing Portal for it.
 	Manageable bool
+	// StripeConnected means that this server bills through Stripe, and that plans can be bought.
+	StripeConnected bool
+	// NoAdmin means that the viewer's organization has no admin.
+	NoAdmin bool
 	// OwnPlan is the name of the plan that the person subscribes to at Stripe although Organization
 	// gives them their plan; empty without one. OwnManageable means that they may open the portal for it.
 	OwnPlan       string
@@ -163,6 +168,19 @@ func (s *Subscription) whoIsFree() string {
 		return "members without a plan of their own are on the free plan"
 	}
 	return "you are on the free plan"
+}
+
+// ask says whom a viewer who may not manage the subscription can ask for a step.
+func (s *Subscription) ask(step string) string {
+	organization := cmp.Or(s.Organization, "your organization")
+	switch {
+	case !s.StripeConnected:
+		return "Stripe is not connected here at the moment. To " + step + ", ask the operator of this service."
+	case s.NoAdmin:
+		return fmt.Sprintf("Only an admin of %s can %s, and there is none. Ask the operator of this service to make someone an admin.",
+			organization, step)
+	}
+	return ui.Sentence(fmt.Sprintf("To %s, ask an admin of %s", step, organization))
 }
 
 // trialTitle returns "Trial until Dec 14, 2026 (in 16 days)".

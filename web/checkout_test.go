@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/html"
 
@@ -316,6 +317,81 @@ func TestAPlanOfOnesOwnBesideTheOrganizations(t *testing.T) {
 		again := ada.post(views.PathPortal, url.Values{"organization": {"false"}}).left(t)
 		if got := stand.Object(again[strings.LastIndex(again, "/")+1:])["customer"]; got != stand.Object(own)["customer"] {
 			t.Errorf("a second click opens the portal of %v", got)
+		}
+	})
+}
+
+// The page of plans knows the subscriptions that prevent a purchase, even if another one gives the
+// viewer their plan, and its buttons open the portals in which they can be ended.
+func TestPlansKnowEverySubscription(t *testing.T) {
+	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
+		ada := f.cast()["ada"]()
+		buy := func(plan string) (bought string) {
+			address := ada.post(views.PathCheckout, url.Values{"plan": {plan}}).left(t)
+			bought = stand.CompleteCheckout(address[strings.LastIndex(address, "/")+1:])
+			f.receiveWebhook(stand, "customer.subscription.created", bought)
+			return bought
+		}
+		own, team := buy("pro"), buy("team")
+		opens := func(what, of, bought string) {
+			t.Helper()
+			address := ada.post(views.PathPortal, url.Values{"organization": {of}}).left(t)
+			if got := stand.Object(address[strings.LastIndex(address, "/")+1:])["customer"]; got != stand.Object(bought)["customer"] {
+				t.Errorf("%s: the portal is that of %v", what, got)
+			}
+		}
+		buttons := func(p page, value string) (n int) {
+			for input := range elements(p.document(), "input") {
+				if attribute(input, "name") == "organization" && attribute(input, "value") == value {
+					n++
+				}
+			}
+			return n
+		}
+		set := func(id, status string) {
+			t.Helper()
+			stand.ChangeSubscription(id, func(s *stripetest.Subscription) { s.Status = status })
+			f.receiveWebhook(stand, "customer.subscription.updated", id)
+		}
+
+		// The organization's subscription gives no plan, so the person's own one does.
+		set(team, "unpaid")
+		p := ada.get("/plans")
+		says(t, "an unpaid team", p.main(), []string{
+			"Your organization's subscription is unpaid. Continue or cancel it under “Invoices and payment” first.", "You already pay for Pro.",
+		}, []string{"You buy one seat"})
+		if got := buttons(p, "true"); got != 2 { // one for each team plan
+			t.Errorf("an unpaid team: %d buttons for its portal: %s", got, p.main())
+		}
+		opens("the card of a team plan", "true", team)
+		opens("the top of the page", "", own)
+		for plan, status := range map[string]int{"team": http.StatusConflict, "starter": http.StatusConflict} {
+			if got := ada.post(views.PathCheckout, url.Values{"plan": {plan}}).status; got != status {
+				t.Errorf("an unpaid team, %s: %d", plan, got)
+			}
+		}
+
+		// Neither gives a plan.
+		set(own, "unpaid")
+		p = ada.get("/plans")
+		says(t, "both unpaid", p.main(), []string{"Your subscription is unpaid.", "Your organization's subscription is unpaid."}, nil)
+		if both := buttons(p, "true") + buttons(p, "false"); both != 2 {
+			t.Errorf("both unpaid: %d buttons: %s", both, p.main())
+		}
+		opens("the card of an individual plan", "false", own)
+
+		// The operator assigned a plan to the organization, whose subscription is active again.
+		set(team, "active")
+		acme := f.organizationOf("ada@example.com")
+		f.advance(time.Hour)
+		f.subscribe(models.Subscriber{OrganizationID: &acme}, "business")
+		p = ada.get("/plans")
+		says(t, "a plan by hand", p.main(), []string{"You already pay for Team."}, []string{"You buy one seat"})
+		if got := buttons(p, "true"); got != 1 { // Business is the current plan
+			t.Errorf("a plan by hand: %d buttons: %s", got, p.main())
+		}
+		if got := ada.post(views.PathCheckout, url.Values{"plan": {"team"}}).status; got != http.StatusConflict {
+			t.Errorf("a plan by hand: %d", got)
 		}
 	})
 }

@@ -102,3 +102,59 @@ func TestAPurchaseMakesNoSecondAdmin(t *testing.T) {
 		}
 	})
 }
+
+// A page that names a step with a subscription says who can take it: an admin, the operator if there
+// is no admin, and the operator if Stripe is not connected.
+func TestWhomToAskAboutASubscription(t *testing.T) {
+	withStripe(t, func(t *testing.T, f *fixture, _ *stripetest.Stripe) {
+		acme := f.organization("Acme", "T1")
+		f.person("bob@example.com", "T1", models.Member, false)
+		bob := f.signedIn("bob@example.com")
+		f.stripeSubscription(models.Subscription{OrganizationID: &acme, PlanID: "team", Status: models.StatusPastDue, Seats: new(int64(1))})
+		check := func(what string, want ...string) {
+			t.Helper()
+			p := bob.get("/usage")
+			says(t, what, p.main(), want, nil)
+			if len(p.buttons(views.PathPortal)) != 0 {
+				t.Errorf("%s: a member may open the portal", what)
+			}
+		}
+		change := func(query string, values ...any) {
+			t.Helper()
+			_, err := f.db.NewRaw(query, values...).Exec(t.Context())
+			must(t, err)
+		}
+		const none = ", and there is none. Ask the operator of this service to make someone an admin."
+		check("past due", "Only an admin of Acme can update the payment method"+none)
+		change("UPDATE subscriptions SET cancel_at = current_period_end, status = 'active'")
+		check("canceled", "Only an admin of Acme can keep Team"+none)
+		change("UPDATE organizations SET member_limit = 60")
+		check("a member limit", "Only an admin can raise a limit of Acme"+none)
+		change("UPDATE subscriptions SET cancel_at = NULL, status = 'unpaid'")
+		check("unpaid", "Only an admin of your organization can continue or end it"+none)
+		f.person("ada@example.com", "T1", models.Admin, false)
+		check("with an admin", "To continue or end it, ask an admin of your organization.")
+		says(t, "with an admin", bob.get("/usage").main(), nil, []string{"there is none"})
+	})
+	onBoth(t, func(t *testing.T, f *fixture) {
+		acme := f.organization("Acme", "T1")
+		f.person("ada@example.com", "T1", models.Admin, false)
+		dan := f.person("dan@example.com", "", models.Member, false)
+		for _, s := range []models.Subscription{{OrganizationID: &acme, PlanID: "team", Seats: new(int64(1))}, {UserID: &dan.ID, PlanID: "pro"}} {
+			s.Status = models.StatusPastDue
+			f.stripeSubscription(s)
+		}
+		check := func(step string) {
+			t.Helper()
+			for _, page := range [][2]string{{"ada@example.com", "/org"}, {"ada@example.com", "/usage"}, {"dan@example.com", "/usage"}} {
+				says(t, strings.Join(page[:], " "), f.signedIn(page[0]).get(page[1]).main(), []string{
+					"Stripe is not connected here at the moment. To " + step + ", ask the operator of this service.",
+				}, []string{"ask an admin"})
+			}
+		}
+		check("update the payment method")
+		_, err := f.db.NewRaw("UPDATE subscriptions SET status = 'unpaid'").Exec(t.Context())
+		must(t, err)
+		check("continue or end it")
+	})
+}

@@ -31,7 +31,7 @@ func (s *Server) showOrg(c echo.Context, viewer *models.Viewer, status int, page
 	o, errs, prefix := viewer.Organization, page.Frame.Errors, page.Frame.Prefix
 	page.Frame, page.Catalogue, page.ID, page.Name = s.frame(c), s.catalogue, o.ID, o.Name
 	page.Frame.Errors, page.Frame.Prefix = errs, prefix
-	page.Plan, page.StripeConnected = s.catalogue.Free(), s.shop != nil
+	page.Plan, page.Subscription.StripeConnected = s.catalogue.Free(), s.shop != nil
 	now := page.Frame.Now
 	var held views.Widget[*models.Subscription]
 	var parts sync.WaitGroup
@@ -61,7 +61,7 @@ func (s *Server) showOrg(c echo.Context, viewer *models.Viewer, status int, page
 		page.Frame.Notices = s.orgNotices(c, page.Summary)
 	}
 	page.Plan = s.catalogue.PlanOf(summary.Plan)
-	page.Subscription = views.Subscription{Plan: page.Plan, ForMembers: true}
+	page.Subscription = views.Subscription{Plan: page.Plan, ForMembers: true, StripeConnected: s.shop != nil}
 	if held.Value != nil {
 		s.addState(&page.Subscription, held.Value, viewer)
 	}

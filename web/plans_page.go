@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
 	"tollgate/models"
@@ -45,6 +46,10 @@ func (s *Server) plansPage(c echo.Context, viewer *models.Viewer) error {
 			return billing.SeatsFor(ctx, s.db, viewer.Organization.ID)
 		}).Value
 	}
+	page.Own = s.blocksPurchase(c, viewer, nil)
+	if page.MayBuyTeam {
+		page.Team = s.blocksPurchase(c, viewer, &viewer.Organization.ID)
+	}
 	p := s.loadPerson(c, viewer.User.Email, viewer.User.CreatedAt, page.Frame.Now)
 	page.Current = s.subscription(c, viewer, p.standing)
 	if s.flashed(c, planBought) == planBought {
@@ -75,4 +80,18 @@ func (s *Server) plansPage(c echo.Context, viewer *models.Viewer) error {
 		page.Costs = views.Widget[*views.PlanCosts]{Failed: p.months.Failed}
 	}
 	return show(c, http.StatusOK, views.PlansPage(page))
+}
+
+// blocksPurchase returns the subscription because of which the viewer, or the organization, cannot buy
+// another one; nil without one.
+func (s *Server) blocksPurchase(c echo.Context, viewer *models.Viewer, organization *uuid.UUID) *views.Subscription {
+	held := load(s, c, "subscriptions at Stripe", func(ctx context.Context) (*models.Subscription, error) {
+		return models.BlocksPurchase(ctx, s.db, viewer.User.ID, organization)
+	}).Value
+	if held == nil {
+		return nil
+	}
+	shown := &views.Subscription{Plan: s.catalogue.PlanOf(held.PlanID), StripeConnected: s.shop != nil}
+	s.addState(shown, held, viewer)
+	return shown
 }

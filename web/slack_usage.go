@@ -87,7 +87,7 @@ func (m *slackMessages) organization(o *models.OrganizationSummary) slackMessage
 		ui.Count(o.TotalUsers, "member", "members"), o.AveragePerUser())
 	cost := fmt.Sprintf("Overage so far: %s, %s.", c.Units(o.OverageUnits), c.FormatMoney(o.OverageCents))
 	if !o.HasPlan {
-		cost = fmt.Sprintf("The organization has no plan. Overage of members so far: %s, %s.", c.Units(o.OverageUnits),
+		cost = fmt.Sprintf("The organization has no active plan. Overage of members so far: %s, %s.", c.Units(o.OverageUnits),
 			c.FormatMoney(o.OverageCents))
 	}
 	step := models.NextStep{Text: "Set a spend limit for the organization", Path: "/org#spend-limit"}

@@ -48,7 +48,7 @@ func (s *Server) showUsage(c echo.Context, viewer *models.Viewer, status int, li
 
 // loadUsage reads a person's page.
 func (s *Server) loadUsage(c echo.Context, of *models.Viewer) views.Usage {
-	page := views.Usage{Frame: s.frame(c), Catalogue: s.catalogue, StripeConnected: s.shop != nil}
+	page := views.Usage{Frame: s.frame(c), Catalogue: s.catalogue}
 	if of.Organization != nil {
 		page.Organization = of.Organization.Name
 	}
@@ -136,10 +136,16 @@ func (s *Server) loadPerson(c echo.Context, email string, signedUp, now time.Tim
 // subscription returns the viewer's plan and its subscription. The plan is that of the standing,
 // which is the one that counts.
 func (s *Server) subscription(c echo.Context, viewer *models.Viewer, standing views.Widget[models.Standing]) views.Subscription {
-	shown := views.Subscription{Plan: s.catalogue.PlanOf(standing.Value.Plan)}
+	shown := views.Subscription{Plan: s.catalogue.PlanOf(standing.Value.Plan), StripeConnected: s.shop != nil}
 	held := load(s, c, "subscription", func(ctx context.Context) (*models.Held, error) {
 		return models.SubscriptionOf(ctx, s.db, viewer.User.Email)
 	}).Value
+	if viewer.Organization != nil && !viewer.IsAdmin() {
+		shown.NoAdmin = load(s, c, "admins", func(ctx context.Context) (bool, error) {
+			admins, err := models.AdminsOf(ctx, s.db, viewer.Organization.ID)
+			return err == nil && len(admins) == 0, err
+		}).Value
+	}
 	if held != nil {
 		if held.Active() {
 			shown.Organization = held.Organization // it no longer gives the plan after its subscription has ended

@@ -120,22 +120,16 @@ func (s *Shop) Checkout(ctx context.Context, who Buyer, plan models.Plan) (addre
 	if err := s.account.check(ctx); err != nil {
 		return "", fmt.Errorf("begin a purchase: %w", err)
 	}
-	column, id := who.owner()
-	var held []models.Subscription
-	if err := s.db.NewSelect().Model(&held).Where("? = ? AND stripe_subscription_id IS NOT NULL", bun.Ident(column), id).
-		Scan(ctx); err != nil {
+	held, err := models.BlocksPurchase(ctx, s.db, who.UserID, who.OrganizationID)
+	if err != nil {
 		return "", fmt.Errorf("begin a purchase: %w", err)
 	}
-	for _, h := range held {
-		// A suspended subscription still exists, and the customer would pay for a second one as well.
-		if h.Active() || h.Suspended() {
-			return "", ErrHasPlan
-		}
+	if held != nil {
+		return "", ErrHasPlan
 	}
 	seats := int64(1)
-	if plan.Type == models.Team {
-		var err error
-		if seats, err = SeatsFor(ctx, s.db, id); err != nil {
+	if who.OrganizationID != nil {
+		if seats, err = SeatsFor(ctx, s.db, *who.OrganizationID); err != nil {
 			return "", fmt.Errorf("begin a purchase: %w", err)
 		}
 	}

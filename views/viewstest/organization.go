@@ -63,13 +63,13 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	}
 	org := views.Org{
 		Frame: admin, Catalogue: c, Name: summary.Name, Plan: business,
-		Subscription: views.Subscription{Plan: business, Status: models.StatusActive, Manageable: true, ForMembers: true},
+		Subscription: views.Subscription{Plan: business, Status: models.StatusActive, Manageable: true, ForMembers: true, StripeConnected: true},
 		Summary:      views.Loaded(summary), Cost: views.Loaded(views.OrgCost{
 			Seats: 42, Subscribed: true, Overage: models.Overage{Units: 36, Cents: 720}, People: 3,
 			Forecast: &models.Overage{Units: 97, Cents: 1940},
 		}),
 		Days:   views.Loaded(charts.Daily{Period: november, Now: Now, Used: spread(1804, 23), Previous: spread(1990, 31), Included: 4200}),
-		Months: views.Loaded(Months(4200, 1804, 1, 0, 51, 44, 60, 47)), StripeConnected: true,
+		Months: views.Loaded(Months(4200, 1804, 1, 0, 51, 44, 60, 47)),
 	}
 	for i, units := range []int64{0, 0, 0, 141, 0, 36} { // single members' overage; their total is below their limits
 		m := &org.Months.Value[i]
@@ -84,14 +84,13 @@ func OrgPages(t testing.TB) map[string]templ.Component {
 	quiet.Summary = views.Loaded(models.OrganizationSummary{
 		Name: summary.Name, Plan: "business", Period: november, HasPlan: true, TotalUsers: 1,
 	})
-	quiet.Cost, quiet.StripeConnected = views.Loaded(views.OrgCost{Seats: 1, Subscribed: true}), false
+	quiet.Cost, quiet.Subscription.StripeConnected = views.Loaded(views.OrgCost{Seats: 1, Subscribed: true}), false
 	quiet.Refused = views.Loaded(views.RefusedMembers{})
 	quiet.Days.Value.Used, quiet.Days.Value.Previous = nil, nil
 	quiet.Months = views.Loaded(Months(100, 0, 5))
 	pages["org-new"] = views.OrgPage(quiet)
 	given := org
 	given.Subscription = views.Subscription{Plan: business, Status: models.StatusActive, ByHand: true, ForMembers: true}
-	given.StripeConnected = false
 	given.Cost.Value.Seats, given.Cost.Value.Subscribed = 37, false
 	pages["org-by-hand"] = views.OrgPage(given)
 	trying := org

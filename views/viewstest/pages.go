@@ -128,7 +128,12 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 	pages["plans-first-admin"] = views.PlansPage(d)
 	d.BecomesAdmin = false
 	d.Current = views.Subscription{Plan: plan(t, "pro"), Status: models.StatusActive, Manageable: true}
-	d.MayBuyTeam = true
+	d.MayBuyTeam, d.Manages = true, true
+	add := func(name string, d views.Plans) {
+		own := d.Current
+		d.Own = &own
+		pages[name] = views.PlansPage(d)
+	}
 	d.Invoices = []views.Invoice{
 		{Status: "draft", Total: 2130, Currency: "usd", Created: Now.AddDate(0, 0, -1)},
 		{
@@ -142,16 +147,19 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 		{Number: "LK-0001", Status: "void", Total: -500, Currency: "usd", Created: Now.AddDate(0, -3, 0)},
 		{Number: "LK-0000", Status: "paid", Total: 1500, Currency: "jpy", Created: Now.AddDate(0, -4, 0)},
 	}
-	pages["plans-paid"] = views.PlansPage(d)
+	add("plans-paid", d)
+	d.Team = &views.Subscription{Plan: plan(t, "team"), Status: models.StatusUnpaid, Suspended: true, Shared: true, Manageable: true}
+	add("plans-unpaid-team", d)
+	d.Team = nil
 	d.Current.EndsAt = new(november.End)
-	pages["plans-ending"] = views.PlansPage(d)
+	add("plans-ending", d)
 	d.Current.EndsAt = nil
 	trying := d
 	trial(&trying.Current)
-	pages["plans-trial"] = views.PlansPage(trying)
+	add("plans-trial", trying)
 	d.StripeConnected = false
 	d.Costs = views.Widget[*views.PlanCosts]{Failed: requestID}
-	pages["plans-no-stripe"] = views.PlansPage(d)
+	add("plans-no-stripe", d)
 	d = views.Plans{Frame: ui.Frame{Now: Now}, Catalogue: Catalogue(t), StripeConnected: true}
 	pages["plans-signed-out"] = views.PlansPage(d)
 	d = views.Plans{

@@ -26,7 +26,7 @@ func Member(t testing.TB, id models.PlanID, used, included int64) views.Usage {
 	c, p := Catalogue(t), plan(t, id)
 	d := views.Usage{
 		Frame: frame(ui.Viewer{Organization: "Lantern and Kettle"}), Catalogue: c, Organization: "Lantern and Kettle",
-		Subscription: views.Subscription{Plan: p}, StripeConnected: true,
+		Subscription: views.Subscription{Plan: p, StripeConnected: true},
 		Standing: views.Loaded(Used(models.Standing{
 			Email: "hugo.umbrella@example.com", Plan: id, Included: included, OverageRateCents: p.OverageRateCents, Period: november,
 		}, used)),
@@ -174,7 +174,7 @@ func UsagePages(t testing.TB) map[string]templ.Component {
 	d.Subscription.Status, d.Subscription.Manageable = models.StatusIncomplete, true
 	add("never-paid", d)
 	d = Member(t, "free", 3, 5)
-	d.StripeConnected = false
+	d.Subscription.StripeConnected = false
 	add("no-stripe", d)
 
 	d = Member(t, "pro", 43, 75)
