@@ -300,7 +300,8 @@ func (p *probed) refuse(s *postgresServer) error {
 	case p.encoding != "UTF8":
 		return fmt.Errorf("the database has the encoding %s, but Tollgate needs UTF8: %w", p.encoding, errEncoding)
 	case len(p.wrong) > 0:
-		return fmt.Errorf("these connection settings have no effect on the server: %s", strings.Join(p.wrong, ", "))
+		return fmt.Errorf("the server or a connection pooler ignores these connection settings, which Tollgate needs: %s; "+
+			"connect to PostgreSQL directly", strings.Join(p.wrong, ", "))
 	case p.replicationRole != "origin":
 		return fmt.Errorf("session_replication_role is %q, which disables triggers; set it to origin for this role and database",
 			p.replicationRole)

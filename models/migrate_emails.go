@@ -45,9 +45,9 @@ func normalizeEmails(ctx context.Context, tx bun.Tx) error {
 		pairs = append(pairs, holders[normal][0], normal)
 	}
 	if len(same) > 0 {
-		return fmt.Errorf("after normalization, several users share an email address; for each address below, keep one of its "+
-			"spellings; change the others, or delete their rows, in the tables users, usage_records, usage_events and usage_holds, then "+
-			"start again: %w", errors.Join(same...))
+		return fmt.Errorf("several users have the same email address in different spellings; for each address below, choose the user who keeps "+
+			"it; change the address of the others, or delete their rows, in the tables users, usage_records, usage_events and usage_holds, "+
+			"then start again: %w", errors.Join(same...))
 	}
 	values := strings.TrimSuffix(strings.Repeat("(?, ?), ", len(pairs)/2), ", ") // whose columns both databases call column1 and column2
 	for _, table := range []string{"usage_events", "usage_holds", "usage_records", "users"} {

@@ -65,7 +65,7 @@ func (c *Catalogue) consequence(s Standing, v Verdict) string {
 	case v.Reason == IncludedExhausted && s.Remaining() == 0:
 		b.WriteString(" None are left.")
 	case v.Reason == IncludedExhausted:
-		fmt.Fprintf(&b, " This request needs more than the %s left.", FormatCount(s.Remaining()))
+		fmt.Fprintf(&b, " This request needs more than the remaining %s.", FormatCount(s.Remaining()))
 	case v.Reason == SpendLimitReached && !s.nextIsRefused(SpendLimitReached):
 		fmt.Fprintf(&b, " This request would exceed your spend limit of %s.", c.FormatMoney(*s.SpendLimitCents))
 	case v.Reason == PaymentPastDue, s.nextIsRefused(PaymentPastDue):

@@ -28,11 +28,11 @@ func TestNotice(t *testing.T) {
 		{models.Standing{Used: 4, Included: 5}, allowed, "You've used 4 of 5 suggestions (80%)." + they},
 		{models.Standing{Used: 5, Included: 5}, exhausted, "You've used 5 of 5 suggestions (100%). None are left." + yours},
 		{models.Standing{Used: 4, Included: 5}, exhausted,
-			"You've used 4 of 5 suggestions (80%). This request needs more than the 1 left." + yours},
+			"You've used 4 of 5 suggestions (80%). This request needs more than the remaining 1." + yours},
 		{models.Standing{Used: 4, Held: 1, Included: 5}, exhausted,
 			"You've used 4 of 5 suggestions (80%). 1 more is on hold for work in progress. None are left." + yours},
 		// Refused at the level safe: too many requested, or all on hold.
-		{models.Standing{Included: 5}, exhausted, "You've used 0 of 5 suggestions (0%). This request needs more than the 5 left." + yours},
+		{models.Standing{Included: 5}, exhausted, "You've used 0 of 5 suggestions (0%). This request needs more than the remaining 5." + yours},
 		{models.Standing{Held: 5, Included: 5}, exhausted,
 			"You've used 0 of 5 suggestions (0%). 5 more are on hold for work in progress. None are left." + yours},
 		{models.Standing{Used: 59, Included: 75, Held: 16}, exhausted,

@@ -55,8 +55,8 @@ func CreateSignInLink(ctx context.Context, db *DB, now time.Time, email string) 
 			return err
 		}
 		if len(users) == 0 {
-			return &Error{Code: CodeUnknownUser, Detail: fmt.Sprintf("No user has the email %s; create one with: tollgate user set %s",
-				email, email)}
+			return &Error{Code: CodeUnknownUser, Detail: fmt.Sprintf("No user has the email %s; create one with: tollgate user set %s "+
+				"(and the same --database or --config)", email, email)}
 		}
 		link := SignInLink{TokenHash: hash[:], UserID: users[0], CreatedAt: now, ExpiresAt: now.Add(SignInLinkLife)}
 		if _, err := tx.NewInsert().Model(&link).Exec(ctx); err != nil {

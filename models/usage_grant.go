@@ -112,7 +112,8 @@ func grant(ctx context.Context, db *DB, tx bun.Tx, c *Catalogue, now time.Time, 
 		if len(earlier) > 0 {
 			if earlier[0].Quantity != g.Quantity {
 				return Granted{}, &Error{
-					Code: CodeIdempotencyKeyReused, Detail: "This person's idempotency key was already used with another quantity.",
+					Code:   CodeIdempotencyKeyReused,
+					Detail: "This idempotency key was already used for this person with another quantity. Use a new key.",
 				}
 			}
 			var of UsageRecord // of an earlier period, perhaps

@@ -64,16 +64,6 @@ func (o OpsOverage) why(b models.OverageBalance) string {
 
 // overageWord returns the label of a step or a reason.
 func overageWord(p models.OveragePart) string {
-	switch p {
-	case models.OverageUnknown:
-		return "No response"
-	case models.OverageNoItem:
-		return "No overage item"
-	case models.OverageByHand:
-		return "No Stripe subscription"
-	case models.OverageByTiers:
-		return "Price with tiers"
-	}
 	return capital(strings.ReplaceAll(string(p), "_", " "))
 }
 

@@ -255,9 +255,9 @@ func askForMore(d Usage, s models.Standing) string {
 	return " " + ui.Sentence("For a larger plan, ask an admin of "+d.Subscription.Organization)
 }
 
-// nobodyRaises tells members with a limit that only an admin can raise that there is no admin; empty
+// missingAdmin tells members with a limit that only an admin can raise that there is no admin; empty
 // otherwise.
-func nobodyRaises(d Usage, s models.Standing) string {
+func missingAdmin(d Usage, s models.Standing) string {
 	if d.ReadOnly || !d.Subscription.NoAdmin || s.MemberLimit == nil && s.Organization.LimitCents == nil {
 		return ""
 	}

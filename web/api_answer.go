@@ -22,7 +22,7 @@ import (
 type Decision struct {
 	Allowed          bool          `json:"allowed" doc:"Whether the quantity is allowed; true after a settlement, release, void or grant."`
 	Reason           *string       `json:"reason" doc:"Null if allowed."`
-	WarningLevel     string        `json:"warning_level" enum:"safe,warning,critical,exceeded" doc:"The level of use, after the decision."`
+	WarningLevel     string        `json:"warning_level" enum:"safe,warning,critical,exceeded"`
 	Email            string        `json:"email"`
 	Plan             string        `json:"plan" doc:"The ID of the person's plan."`
 	Used             int64         `json:"used" doc:"Units used in the period."`
@@ -31,7 +31,7 @@ type Decision struct {
 	Remaining        int64         `json:"remaining" doc:"Included units that are neither used nor on hold."`
 	PercentUsed      int64         `json:"percent_used"`
 	Overage          int64         `json:"overage" doc:"Billed units beyond the included units."`
-	OverageRateCents int64         `json:"overage_rate_cents" doc:"Cents per overage unit; 0 means that overage is refused."`
+	OverageRateCents int64         `json:"overage_rate_cents"`
 	OverageCents     int64         `json:"overage_cents" doc:"The estimated price of the overage so far, in cents before tax."`
 	SpendLimitCents  *int64        `json:"spend_limit_cents"`
 	MemberLimit      *int64        `json:"member_limit" doc:"An admin's limit on this person's units per period; null means no limit."`
@@ -73,6 +73,10 @@ type holdBody struct {
 // TransformSchema adds the descriptions that are too long for struct tags, lists the reasons, and
 // marks the fields that may be null. huma cannot see this from the type.
 func (Decision) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["warning_level"].Description = "How much of the included units is used, after the decision: `warning` from 80%, " +
+		"`critical` from 95%, `exceeded` from 100%."
+	s.Properties["overage_rate_cents"].Description = "Cents per unit beyond the included ones. If it is 0, calls that need such units " +
+		"are refused, and `/v1/events` records them without billing them."
 	s.Properties["percent_used"].Description = "Used units in percent of the included ones, rounded down; can exceed 100. " +
 		"Overage is not counted while included units are left, such as after a grant. If none are included: 0 before the first unit, " +
 		"100 after it."

@@ -16,7 +16,7 @@ type holdRequest struct {
 	PersonName
 	Quantity       int64  `json:"quantity" minimum:"1" maximum:"10000" doc:"Units to set aside."`
 	IdempotencyKey string `json:"idempotency_key" minLength:"1" maxLength:"255"`
-	TTLSeconds     int64  `json:"ttl_seconds,omitempty" minimum:"1" maximum:"86400" doc:"The hold expires after this time. Default: 120."`
+	TTLSeconds     int64  `json:"ttl_seconds,omitempty" minimum:"1" maximum:"86400"`
 
 	Notify models.Notify `json:"notify,omitempty" enum:"once,always,never"`
 }
@@ -25,6 +25,8 @@ type holdRequest struct {
 func (r holdRequest) TransformSchema(registry huma.Registry, s *huma.Schema) *huma.Schema {
 	s.Properties["idempotency_key"].Description = "Identifies this hold. The keys of holds and of events are separate, so an event " +
 		"can have the same key."
+	s.Properties["ttl_seconds"].Description = "Seconds until the hold expires. Default: 120. A hold expires at the latest 30 minutes " +
+		"after its billing period."
 	return describeNotify(r.PersonName.TransformSchema(registry, s))
 }
 
@@ -66,7 +68,7 @@ func appendHoldOf(b []byte, a *enforcement.Answer) []byte { return appendHold(b,
 
 // settleRequest turns a hold into recorded usage.
 type settleRequest struct {
-	Quantity int64         `json:"quantity" minimum:"1" maximum:"10000" doc:"Units used, at most the units on hold. The rest is released."`
+	Quantity int64         `json:"quantity" minimum:"1" maximum:"10000" doc:"Units used, at most the hold's quantity. The rest is released."`
 	Notify   models.Notify `json:"notify,omitempty" enum:"once,always,never"`
 }
 

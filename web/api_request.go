@@ -357,10 +357,11 @@ func (PersonName) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema 
 	s.Properties["email"].Description = "The person's email address. It is trimmed and converted to lowercase. " +
 		"Required unless both Slack IDs are given and linked to a person."
 	s.Properties["slack_team_id"].Description = "The Slack team ID; requires slack_user_id. Both IDs together are a Slack " +
-		"identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, " +
-		"whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than " +
-		"the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the " +
-		"person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, " +
+		"identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person. " +
+		"If no one else has the email, it becomes that person's email; otherwise, it is ignored. (2) If the person with the email " +
+		"has another Slack identity, or belongs to another organization than the Slack team does, Tollgate creates a separate person, " +
+		"links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, " +
+		"the call counts for them, but the identity is not linked. (4) Otherwise, " +
 		"the call counts for the person with the email, who is created if necessary, and the identity is linked to them."
 	s.Properties["slack_user_id"].Description = "The person's Slack user ID; requires slack_team_id."
 	return s

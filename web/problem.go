@@ -33,7 +33,7 @@ type Problem struct {
 
 // FieldError is an error in one field of a request.
 type FieldError struct {
-	Path    string `json:"path" doc:"The JSON path of the field, such as events[3].email; empty for the whole body."`
+	Path    string `json:"path" doc:"The name of the field or parameter, such as email or period; empty for the whole body."`
 	Message string `json:"message" doc:"What is wrong with the field, or what it must be."`
 }
 

@@ -67,7 +67,7 @@ func (s *Server) api() []route {
 		{
 			method: http.MethodPost, path: "/v1/holds/{id}/settle", id: "settle", scope: models.ScopeConsume, handle: s.settle,
 			summary: "Turn a hold into usage",
-			description: "Records `quantity` units, at most as many as are on hold, and releases the rest. " +
+			description: "Records `quantity` units, at most the hold's quantity, and releases the rest. " +
 				"A repeated call with the same quantity gets the first answer.",
 			request: reflect.TypeFor[settleRequest](), response: reflect.TypeFor[settleAnswer](),
 			codes: []models.Code{models.CodeUnknownHold, models.CodeHoldSettled, models.CodeHoldReleased, models.CodeHoldExpired},
@@ -85,7 +85,8 @@ func (s *Server) api() []route {
 				"`overage_rate_cents` is above 0; during a trial, it is 0. Units beyond a member limit or a spend limit are recorded but " +
 				"not billed, and so are all units beyond the included ones while a payment is past due. Each event counts in the billing " +
 				"period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. " +
-				"Tollgate deletes old events. A new event is invalid if it occurred at a time whose events may already have been deleted." + naming,
+				"Tollgate deletes old events. An event from a time whose events may already have been deleted is invalid, unless Tollgate still " +
+				"has an event with the same key." + naming,
 			request: reflect.TypeFor[eventsRequest](), response: reflect.TypeFor[eventsAnswer](),
 		},
 		{
@@ -137,7 +138,7 @@ func (s *Server) api() []route {
 			method: http.MethodPatch, path: "/v1/organizations/{id}", id: "changeOrganization", scope: models.ScopeManage,
 			handle: answered(queryTimeout, s.changeOrganization), audited: true,
 			summary: "Change an organization's name and limits",
-			description: "A missing field does not change, and null removes a limit. " +
+			description: "A field that you leave out keeps its value. Send null to remove a limit. " +
 				"A new limit applies to each decision that is made after the response. Returns the same object as `GET /v1/organizations/{id}/usage`.",
 			request: reflect.TypeFor[organizationRequest](), response: reflect.TypeFor[organizationAnswer](),
 			codes: []models.Code{models.CodeUnknownOrganization},
@@ -146,9 +147,10 @@ func (s *Server) api() []route {
 			method: http.MethodPatch, path: "/v1/users/{email}", id: "changeUser", scope: models.ScopeManage,
 			handle: answered(queryTimeout, s.changeUser), audited: true,
 			summary: "Change a person's role, member limit and organization",
-			description: "A missing field does not change. A null `member_limit` means the organization's default. " +
-				"A null `organization_id` removes the person from their organization. " +
-				"A person who moves to another organization gets the role `member` there, unless the request sets `role`.",
+			description: "A field that you leave out keeps its value. A null `member_limit` means the organization's default. " +
+				"A null `organization_id` removes the person from their organization. A person who leaves an organization, or moves to " +
+				"another one, becomes a `member`, loses their own member limit, and is no longer linked to Slack. " +
+				"If the same request sets `role` or `member_limit`, these apply in the new organization.",
 			request: reflect.TypeFor[userRequest](), response: reflect.TypeFor[userAnswer](),
 			codes: []models.Code{models.CodeUnknownUser, models.CodeUnknownOrganization},
 		},

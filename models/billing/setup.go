@@ -301,7 +301,8 @@ func (s *setup) price(ctx context.Context, name, inCatalogue string, want *strip
 func (s *setup) webhook(ctx context.Context) error {
 	address := strings.TrimRight(s.BaseURL, "/") + WebhookPath
 	if !strings.HasPrefix(address, "https://") {
-		s.Notes = append(s.Notes, fmt.Sprintf("no webhook endpoint: Stripe sends only to https addresses, and --base-url is %q", s.BaseURL))
+		s.Notes = append(s.Notes, fmt.Sprintf("no webhook endpoint was created, because Stripe sends only to https addresses, and "+
+			"--base-url is %q; set it to the server's public URL, and run this command again", s.BaseURL))
 		return nil
 	}
 	var found *stripe.WebhookEndpoint

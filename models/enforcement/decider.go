@@ -90,7 +90,8 @@ func (f *found) isTooLate(o *op) bool {
 // tooLate is the error of an event that may be a retry of a deleted one.
 func tooLate(before time.Time) error {
 	return &models.Error{Code: models.CodeInvalidRequest, Detail: "This event was not recorded, because it occurred before " +
-		before.Format(time.RFC3339) + ". Events from before then may have been deleted, so it may be a retry of one of them."}
+		before.Format(time.RFC3339) + ". Events from before then may have been deleted, so Tollgate cannot tell whether it was " +
+		"recorded earlier. Do not send it again."}
 }
 
 // event counts the units in the account and adds an event.
@@ -209,13 +210,13 @@ func (d *decider) settle(o *op) {
 		o.answer.Hold = d.asOfNow(h)
 		return
 	case state == models.HoldReleased:
-		o.err = &models.Error{Code: models.CodeHoldReleased, Detail: "This hold was released."}
+		o.err = &models.Error{Code: models.CodeHoldReleased, Detail: "This hold was released. Record the usage with POST /v1/events."}
 		return
 	case state == models.HoldExpired:
 		o.err = &models.Error{Code: models.CodeHoldExpired, Detail: "This hold has expired. Record the usage with POST /v1/events."}
 		return
 	case o.quantity > h.Quantity:
-		o.err = &models.Error{Code: models.CodeInvalidRequest, Path: "quantity", Detail: "must be at most the units held"}
+		o.err = &models.Error{Code: models.CodeInvalidRequest, Path: "quantity", Detail: "must be at most the hold's quantity"}
 		return
 	}
 	// The event counts in the hold's period, even if the work ended later.

@@ -70,7 +70,7 @@ var (
 	}
 	errKeyReused = &models.Error{
 		Code: models.CodeIdempotencyKeyReused, Path: "idempotency_key",
-		Detail: "This person has already used the idempotency key with another quantity.",
+		Detail: "This idempotency key was already used for this person with another quantity. Use a new key.",
 	}
 	// ErrUnknownUser means that a call has only a Slack identity that is not linked to a person.
 	ErrUnknownUser = &models.Error{

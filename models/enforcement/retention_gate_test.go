@@ -166,7 +166,7 @@ func TestLateEventBeforeTheMark(t *testing.T) {
 			t.Errorf("an event at the mark: %+v", o)
 		}
 		const want = "invalid_request: This event was not recorded, because it occurred before 2026-08-23T12:00:00Z. " +
-			"Events from before then may have been deleted, so it may be a retry of one of them."
+			"Events from before then may have been deleted, so Tollgate cannot tell whether it was recorded earlier. Do not send it again."
 		for range 2 {
 			if o := record("before", mark.Add(-time.Microsecond)); o.Err == nil || o.Err.Error() != want {
 				t.Errorf("an event before the mark: %+v", o)
@@ -200,7 +200,7 @@ func TestLateEventBeforeTheMark(t *testing.T) {
 			{Email: "ada@example.com"}, {Email: "bob@example.com", Slack: bob}, {Slack: bob}, {Email: "ada@example.com", Slack: bob},
 		} {
 			o := past(p, "late", mark.AddDate(0, -2, 0))
-			if o.Err == nil || !strings.HasSuffix(o.Err.Error(), "it may be a retry of one of them.") {
+			if o.Err == nil || !strings.HasSuffix(o.Err.Error(), "Do not send it again.") {
 				t.Errorf("%+v: a late event: %+v", p, o)
 			}
 		}

@@ -121,7 +121,7 @@ func (w *Worker) message(n *models.DueNotice, about subject) message {
 			failed = fmt.Sprintf("The last payment failed, so extra %s are paused until it succeeds.", c.UnitPlural)
 		}
 		if n.SubjectKind == models.SubjectOrganization {
-			m.title, m.usage, who = "A payment of "+about.name+" failed", w.BaseURL+"/org", "members without a plan of their own"
+			m.title, m.usage, who = "A payment by "+about.name+" failed", w.BaseURL+"/org", "members without a plan of their own"
 		}
 		m.paragraphs = []string{fmt.Sprintf("%s The included %s that are left still work. If no payment succeeds, %s move to the free plan.",
 			failed, c.UnitPlural, who)}

@@ -27,7 +27,7 @@ type Commands struct {
 	Migrate      migrateCommand       `cmd:"" help:"${help_migrate}"`
 	SignIn       signInCommand        `cmd:"" help:"Print a one-time sign-in link for a person. It is valid for ten minutes."`
 	APIKey       apiKeyCommands       `cmd:"" name:"apikey" help:"Manage API keys."`
-	Organization organizationCommand  `cmd:"" help:"Manage organizations and their Slack teams."`
+	Organization organizationCommand  `cmd:"" help:"Manage organizations."`
 	User         userCommands         `cmd:"" help:"Manage people."`
 	Subscribe    subscribeCommand     `cmd:"" help:"${help_subscribe}"`
 	Subscription subscriptionCommands `cmd:"" help:"List subscriptions, and end those that were assigned by hand."`

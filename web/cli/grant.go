@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -36,6 +37,9 @@ func (c *grantCommand) Run(ctx context.Context, o *Output, db *models.DB, catalo
 		grant.ExpiresAt = &c.Expires.Time
 	}
 	granted, err := models.Grant(ctx, db, catalogue, now(), grant)
+	if invalid := (*models.Error)(nil); errors.As(err, &invalid) && invalid.Path == "expires_at" {
+		return fmt.Errorf("--expires %s", invalid.Detail)
+	}
 	if err != nil {
 		return err
 	}

@@ -24,15 +24,19 @@ var HelpTexts = kong.Vars{
 	"help_slack_team": "A Slack team of the organization. You can give this flag several times. A team that belongs to " +
 		"another organization moves to this one.",
 	"help_stripe_setup": "Set up in Stripe what the plan catalog needs: meters, products, prices, the webhook endpoint " +
-		"and the portal. Missing objects are created. Existing ones are not changed, except that a new price takes " +
-		"over the lookup key of an old price with tiers. Differences are listed. The secret of a new endpoint is printed only once.",
+		"and the portal. Missing objects are created. Existing ones are not changed, with one exception: if the overage price of an earlier " +
+		"release has tiers, a new price is created and takes over its lookup key. Differences are listed. The secret of a new endpoint is " +
+		"printed only once.",
 	"help_stripe_reconcile": "For each customer and billing period, compare the overage that was decided and sent with " +
 		"what Stripe counted and invoiced. Exits with 1 if Stripe's total differs from what was sent, if a report failed or is " +
-		"missing from Stripe's total, if overage is unexplained, or if not everything could be read. SENT counts units by the time " +
-		"when they were used, and COUNTED is the period's total at Stripe. DIFFERENCE compares that total with what was sent for the same " +
-		"period at Stripe, so it may not be COUNTED minus SENT. /ops explains the reasons.",
+		"missing from Stripe's total, if overage is unexplained, or if not everything could be read. The table has the current periods and " +
+		"those that ended in the last 35 days. SENT is the overage used in the period that Stripe accepted, and COUNTED is Stripe's total " +
+		"of the period. DIFFERENCE leaves out units that Stripe may not have counted yet, and units that had to be sent in the next " +
+		"period, so it may not be COUNTED minus SENT. /ops explains the reasons.",
 	"help_restored": "Use this after you restore a backup, before you let the server send anything. It pauses sending, and " +
 		"marks the reports that Stripe already has, so that they are not sent again. Run it again 25 hours later to resume sending.",
+	"help_user_organization": "Put the person in this organization. From another one, they arrive as a member, without their own " +
+		"limit and without their Slack identity.",
 	"help_no_organization": "Remove the person from their organization. First remove them from its Slack teams. " +
 		"Otherwise, the next API call with their email and their Slack identity adds them again.",
 
@@ -67,7 +71,7 @@ var HelpTexts = kong.Vars{
 		"from the start. To read the URL from a file, set $TOLLGATE_SMTP_FILE to the file's path instead. Default: no email. " +
 		"For notices as direct messages in Slack, set $SLACK_BOT_TOKEN.",
 	"help_report_every": "How often Tollgate looks for overage (units beyond the included ones) to report to Stripe. The overage " +
-		"of an hour is reported after the hour ends. With 0, nothing is sent; use this after a restore.",
+		"of an hour is reported after the hour ends. With 0, this process reports nothing; use this after a restore.",
 	"help_keep_events": "How long events (recorded uses of units) and their idempotency keys are stored: a number of days, months " +
 		"or years, such as 540d, 18mo or 2y; at least 90d or 3mo; or 'forever'. Sums are stored forever. Events in reports to Stripe " +
 		"are stored for at least 500 days. After Tollgate has deleted the events up to a certain time, /v1/events refuses events that " +

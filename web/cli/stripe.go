@@ -59,7 +59,7 @@ func (s *Settings) StartStripe(ctx context.Context, o *web.Options) (stop func()
 		o.Reporter.Start(ctx)
 		stops = append(stops, o.Reporter.Stop)
 	} else {
-		o.Log.Warn("nothing is sent to Stripe: --report-every is 0")
+		o.Log.Warn("this process reports no overage to Stripe: --report-every is 0")
 	}
 	o.Shop = billing.NewShop(billing.ShopOptions{
 		DB: o.DB, Client: client, Catalogue: o.Catalogue, Now: time.Now, BaseURL: o.BaseURL, Log: o.Log,

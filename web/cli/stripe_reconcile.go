@@ -52,8 +52,8 @@ func reconciliationError(r *billing.Reconciliation) error {
 // attention. It leaves out what was not read because of an error.
 func (o *Output) reconciliation(catalogue *models.Catalogue, r *billing.Reconciliation) error {
 	if r.Restored != nil {
-		o.Note("reports that this database shows as unsent, but that are not sent, because Stripe has or may have their units: %d; "+
-			"if any has the state conflict, resolve it on /ops", r.Restored.Resolved)
+		o.Note("unsent reports that will not be sent, because Stripe has or may have their units: %d; "+
+			"resolve those in the state conflict on /ops", r.Restored.Resolved)
 		if r.Restored.Again.IsZero() {
 			o.Note("the pause after the restore has ended; sending continues, unless it is stopped for another reason")
 		} else {
@@ -84,9 +84,12 @@ func (o *Output) reconciliation(catalogue *models.Catalogue, r *billing.Reconcil
 	if more := r.FailedReports - len(r.Failed); more > 0 {
 		o.Note("further failed reports: %d", more)
 	}
+	if r.FailedReports > 0 {
+		o.Note("open /ops to resolve the failed reports")
+	}
 	for _, l := range r.Lost {
 		o.Note("report %s of customer %s, %d units at %s: Stripe counted this report before, but Stripe's total no longer includes it; "+
-			"Tollgate keeps checking the total for 24 hours",
+			"if it is still missing after 24 hours of checks, the report becomes rejected, and you can send it again on /ops",
 			l.Identifier, l.StripeCustomerID, l.Value, l.Minute.UTC().Format(time.RFC3339))
 	}
 	if more := r.LostReports - len(r.Lost); more > 0 {

@@ -62,8 +62,8 @@ user:1 (ada@example.com)  2026-11-01T00:00:00Z  2026-12-01T00:00:00Z  0        0
 	`slack_speak_suggestions_     -
 `
 
-const restoredNote = "reports that this database shows as unsent, but that are not sent, because Stripe has or may have their units: 2; " +
-	"if any has the state conflict, resolve it on /ops"
+const restoredNote = "unsent reports that will not be sent, because Stripe has or may have their units: 2; " +
+	"resolve those in the state conflict on /ops"
 
 const reconciledNotes = restoredNote + `
 sending is paused until you run this command again, at 2026-11-21T13:00:00Z or later: Stripe's totals may not include the latest ` +
@@ -73,8 +73,9 @@ customer cus_1, period from 2026-11-01T00:00:00Z: Tollgate sent 5 units of this 
 report test:pro:1 of customer cus_1, 4 units at 2026-11-20T09:00:00Z, has the state dead: No such customer
 report test:pro:2 of customer cus_1, 3 units at 2026-11-20T10:00:00Z, has the state expired: ` + `
 further failed reports: 3
+open /ops to resolve the failed reports
 report test:pro:3 of customer cus_1, 6 units at 2026-11-20T11:00:00Z: Stripe counted this report before, but Stripe's total no longer ` +
-	`includes it; Tollgate keeps checking the total for 24 hours
+	`includes it; if it is still missing after 24 hours of checks, the report becomes rejected, and you can send it again on /ops
 further reports that are missing from Stripe's totals now: 1
 in reports that Stripe has not accepted yet: 1,204 suggestions
 in no report yet: 31 suggestions

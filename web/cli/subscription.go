@@ -11,12 +11,12 @@ import (
 )
 
 type subscriptionCommands struct {
-	List subscriptionList `cmd:"" help:"List the subscriptions."`
+	List subscriptionList `cmd:"" help:"List the subscriptions that give a plan."`
 	End  subscriptionEnd  `cmd:"" help:"End a plan that was assigned by hand. To end a Stripe subscription, use Stripe."`
 }
 
 type subscriptionList struct {
-	All bool `help:"Also list subscriptions that have ended."`
+	All bool `help:"Also list the others: unpaid, paused, incomplete and ended ones."`
 }
 
 // Run lists the subscriptions.

@@ -23,7 +23,7 @@ type userCommands struct {
 
 type userSet struct {
 	Email          string       `arg:"" help:"The person's email address. A person who does not exist is created."`
-	Organization   *uuid.UUID   `xor:"organization" placeholder:"ID" help:"Put the person in this organization."`
+	Organization   *uuid.UUID   `xor:"organization" placeholder:"ID" help:"${help_user_organization}"`
 	NoOrganization bool         `xor:"organization" help:"${help_no_organization}"`
 	Role           *models.Role `placeholder:"admin|member" help:"The person's role in the organization."`
 	Operator       *bool        `negatable:"" help:"Make the person an operator, who can open the pages under /ops."`

@@ -69,7 +69,8 @@ func (c *userErase) preview(ctx context.Context, o *Output, db *models.DB) error
 		return err
 	}
 	c.noteCustomers(o, plan.Customers)
-	o.Note("Nothing was changed. An erasure cannot be undone. To erase this person, run: tollgate user erase %s --yes %s", u.Email, u.ID)
+	o.Note("Nothing was changed. An erasure cannot be undone. To erase this person, run, with the same --database or --config: "+
+		"tollgate user erase %s --yes %s", u.Email, u.ID)
 	return nil
 }
 

@@ -21,7 +21,7 @@ func (verifyCommand) Run(ctx context.Context, o *Output, db *models.DB) error {
 	}
 	o.Note("%s", counted)
 	if differences > 0 {
-		o.Note("either the database was changed by hand, or this is a bug in Tollgate: make a backup, and report it with this output")
+		o.Note("either the database was changed by hand, or this is a bug in Tollgate: make a backup, and report the problem with this output")
 		return fmt.Errorf("verify: differences: %d", differences)
 	}
 	o.Note("every record and report equals the sum of its events")

@@ -98,7 +98,7 @@ func guide(ctx context.Context, o *Options, key string) error {
 		program = "go run ."
 	}
 	if o.DB.Postgres {
-		database = "…" // the address may contain a password
+		database = "ADDRESS_OF_THE_DATABASE" // the address may contain a password
 	}
 	again := program + " sign-in " + admin + " --base-url " + o.URL + " --database " + database
 	call := func(path, body string) string {

@@ -153,7 +153,7 @@ func TestFaults(t *testing.T) {
 				t.Run(f.name+"/"+kind.name, func(t *testing.T) {
 					o := &trial{t: t, kind: kind.name, lasts: shortFailure, quiet: 300 * time.Millisecond, clients: 2}
 					if *soak > 0 {
-						o.lasts, o.quiet, o.clients = min(max(*soak/soakPart, shortFailure), longFailure), 2*time.Second, 16
+						o.lasts, o.quiet, o.clients = soakedFailure(), 2*time.Second, 16
 					} else {
 						t.Parallel()
 					}

@@ -44,6 +44,9 @@ func pagePart(t *testing.T, name string) (before, part, after string) {
 	return string(page[:i]), string(page[i:j]), string(page[j:])
 }
 
+// soakedFailure is how long a failure lasts with -soak.
+func soakedFailure() time.Duration { return min(max(*soak/soakPart, shortFailure), longFailure) }
+
 // where says when, where and on what a part was measured.
 func where(t *testing.T) string {
 	t.Helper()
@@ -64,6 +67,7 @@ func writeOutcomes(t *testing.T, outcomes map[string]outcome) {
 	t.Helper()
 	var text strings.Builder
 	text.WriteString(where(t))
+	fmt.Fprintf(&text, "Each failure lasted %s, or longer, until the calls showed its effect.\n\n", soakedFailure())
 	for i, kind := range []string{"SQLite", "PostgreSQL"} {
 		if i > 0 {
 			text.WriteString("\n")

@@ -56,7 +56,7 @@ func TestReconcileCommand(t *testing.T) {
 	if status := off.stop(t, syscall.SIGTERM); status != 0 || sent() != 0 {
 		t.Fatalf("with sending off: status %d, %d calls", status, sent())
 	}
-	if !strings.Contains(off.stderr.String(), "nothing is sent to Stripe") {
+	if !strings.Contains(off.stderr.String(), "reports no overage to Stripe") {
 		t.Errorf("with sending off, the log does not say so: %s", off.stderr)
 	}
 	if r := runIt(t, variables, "stripe", "reconcile", "--restored"); r.status != 0 || !strings.Contains(r.stdout, "cus_1") || sent() != 0 {

@@ -92,7 +92,7 @@ export interface paths {
         put?: never;
         /**
          * Record what already happened
-         * @description No event is refused because of a limit. Units beyond the included ones are billed if the person's `overage_rate_cents` is above 0; during a trial, it is 0. Units beyond a member limit or a spend limit are recorded but not billed, and so are all units beyond the included ones while a payment is past due. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. Tollgate deletes old events. A new event is invalid if it occurred at a time whose events may already have been deleted. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `consume`.
+         * @description No event is refused because of a limit. Units beyond the included ones are billed if the person's `overage_rate_cents` is above 0; during a trial, it is 0. Units beyond a member limit or a spend limit are recorded but not billed, and so are all units beyond the included ones while a payment is past due. Each event counts in the billing period in which it occurred. Events are processed in order, so an event can use Slack IDs that an earlier event linked. Tollgate deletes old events. An event from a time whose events may already have been deleted is invalid, unless Tollgate still has an event with the same key. Identify the person by `email`, or by `slack_team_id` and `slack_user_id`. If you give all three, an unlinked Slack identity is linked to the person with the email; for the exceptions, see the description of the field `slack_team_id`. Needs a key with the scope `consume`.
          */
         post: operations["events"];
         delete?: never;
@@ -172,7 +172,7 @@ export interface paths {
         put?: never;
         /**
          * Turn a hold into usage
-         * @description Records `quantity` units, at most as many as are on hold, and releases the rest. A repeated call with the same quantity gets the first answer. Needs a key with the scope `consume`.
+         * @description Records `quantity` units, at most the hold's quantity, and releases the rest. A repeated call with the same quantity gets the first answer. Needs a key with the scope `consume`.
          */
         post: operations["settle"];
         delete?: never;
@@ -216,7 +216,7 @@ export interface paths {
         head?: never;
         /**
          * Change an organization's name and limits
-         * @description A missing field does not change, and null removes a limit. A new limit applies to each decision that is made after the response. Returns the same object as `GET /v1/organizations/{id}/usage`. Needs a key with the scope `manage`.
+         * @description A field that you leave out keeps its value. Send null to remove a limit. A new limit applies to each decision that is made after the response. Returns the same object as `GET /v1/organizations/{id}/usage`. Needs a key with the scope `manage`.
          */
         patch: operations["changeOrganization"];
         trace?: never;
@@ -336,7 +336,7 @@ export interface paths {
         head?: never;
         /**
          * Change a person's role, member limit and organization
-         * @description A missing field does not change. A null `member_limit` means the organization's default. A null `organization_id` removes the person from their organization. A person who moves to another organization gets the role `member` there, unless the request sets `role`. Needs a key with the scope `manage`.
+         * @description A field that you leave out keeps its value. A null `member_limit` means the organization's default. A null `organization_id` removes the person from their organization. A person who leaves an organization, or moves to another one, becomes a `member`, loses their own member limit, and is no longer linked to Slack. If the same request sets `role` or `member_limit`, these apply in the new organization. Needs a key with the scope `manage`.
          */
         patch: operations["changeUser"];
         trace?: never;
@@ -430,7 +430,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person. If no one else has the email, it becomes that person's email; otherwise, it is ignored. (2) If the person with the email has another Slack identity, or belongs to another organization than the Slack team does, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -457,7 +457,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person. If no one else has the email, it becomes that person's email; otherwise, it is ignored. (2) If the person with the email has another Slack identity, or belongs to another organization than the Slack team does, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -505,7 +505,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per overage unit; 0 means that overage is refused.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and `/v1/events` records them without billing them.
              */
             overage_rate_cents: number;
             /**
@@ -546,7 +546,7 @@ export interface components {
              */
             used: number;
             /**
-             * @description The level of use, after the decision.
+             * @description How much of the included units is used, after the decision: `warning` from 80%, `critical` from 95%, `exceeded` from 100%.
              * @enum {string}
              */
             warning_level: "safe" | "warning" | "critical" | "exceeded";
@@ -574,7 +574,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person. If no one else has the email, it becomes that person's email; otherwise, it is ignored. (2) If the person with the email has another Slack identity, or belongs to another organization than the Slack team does, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -606,7 +606,7 @@ export interface components {
              */
             quantity?: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person. If no one else has the email, it becomes that person's email; otherwise, it is ignored. (2) If the person with the email has another Slack identity, or belongs to another organization than the Slack team does, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -649,7 +649,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per overage unit; 0 means that overage is refused.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and `/v1/events` records them without billing them.
              */
             overage_rate_cents: number;
             /**
@@ -688,7 +688,7 @@ export interface components {
              */
             used: number;
             /**
-             * @description The level of use, after the decision.
+             * @description How much of the included units is used, after the decision: `warning` from 80%, `critical` from 95%, `exceeded` from 100%.
              * @enum {string}
              */
             warning_level: "safe" | "warning" | "critical" | "exceeded";
@@ -713,7 +713,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person. If no one else has the email, it becomes that person's email; otherwise, it is ignored. (2) If the person with the email has another Slack identity, or belongs to another organization than the Slack team does, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -742,7 +742,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person. If no one else has the email, it becomes that person's email; otherwise, it is ignored. (2) If the person with the email has another Slack identity, or belongs to another organization than the Slack team does, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -779,7 +779,7 @@ export interface components {
         FieldError: {
             /** @description What is wrong with the field, or what it must be. */
             message: string;
-            /** @description The JSON path of the field, such as events[3].email; empty for the whole body. */
+            /** @description The name of the field or parameter, such as email or period; empty for the whole body. */
             path: string;
         };
         GrantAnswer: {
@@ -816,7 +816,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per overage unit; 0 means that overage is refused.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and `/v1/events` records them without billing them.
              */
             overage_rate_cents: number;
             /**
@@ -857,7 +857,7 @@ export interface components {
              */
             used: number;
             /**
-             * @description The level of use, after the decision.
+             * @description How much of the included units is used, after the decision: `warning` from 80%, `critical` from 95%, `exceeded` from 100%.
              * @enum {string}
              */
             warning_level: "safe" | "warning" | "critical" | "exceeded";
@@ -899,7 +899,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person. If no one else has the email, it becomes that person's email; otherwise, it is ignored. (2) If the person with the email has another Slack identity, or belongs to another organization than the Slack team does, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -930,7 +930,7 @@ export interface components {
             /** @description Why, for the audit log. */
             reason: string;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person. If no one else has the email, it becomes that person's email; otherwise, it is ignored. (2) If the person with the email has another Slack identity, or belongs to another organization than the Slack team does, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -985,7 +985,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per overage unit; 0 means that overage is refused.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and `/v1/events` records them without billing them.
              */
             overage_rate_cents: number;
             /**
@@ -1024,7 +1024,7 @@ export interface components {
              */
             used: number;
             /**
-             * @description The level of use, after the decision.
+             * @description How much of the included units is used, after the decision: `warning` from 80%, `critical` from 95%, `exceeded` from 100%.
              * @enum {string}
              */
             warning_level: "safe" | "warning" | "critical" | "exceeded";
@@ -1062,7 +1062,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person. If no one else has the email, it becomes that person's email; otherwise, it is ignored. (2) If the person with the email has another Slack identity, or belongs to another organization than the Slack team does, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id?: string;
@@ -1073,7 +1073,7 @@ export interface components {
             slack_user_id?: string;
             /**
              * Format: int64
-             * @description The hold expires after this time. Default: 120.
+             * @description Seconds until the hold expires. Default: 120. A hold expires at the latest 30 minutes after its billing period.
              */
             ttl_seconds?: number;
         };
@@ -1096,7 +1096,7 @@ export interface components {
              */
             quantity: number;
             /**
-             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person, whatever the email. (2) If the person with the email has another Slack identity, or is in a different organization than the Slack team, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
+             * @description The Slack team ID; requires slack_user_id. Both IDs together are a Slack identity. The first rule that applies decides: (1) If the identity is linked to a person, the call counts for that person. If no one else has the email, it becomes that person's email; otherwise, it is ignored. (2) If the person with the email has another Slack identity, or belongs to another organization than the Slack team does, Tollgate creates a separate person, links the identity to them, and counts the call for them. (3) If the person with the email is an admin or operator, the call counts for them, but the identity is not linked. (4) Otherwise, the call counts for the person with the email, who is created if necessary, and the identity is linked to them.
              * @example T0123ABCD
              */
             slack_team_id: string;
@@ -1107,7 +1107,7 @@ export interface components {
             slack_user_id: string;
             /**
              * Format: int64
-             * @description The hold expires after this time. Default: 120.
+             * @description Seconds until the hold expires. Default: 120. A hold expires at the latest 30 minutes after its billing period.
              */
             ttl_seconds?: number;
         };
@@ -1300,7 +1300,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per overage unit; 0 means that overage is refused.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and `/v1/events` records them without billing them.
              */
             overage_rate_cents: number;
             /**
@@ -1341,7 +1341,7 @@ export interface components {
              */
             used: number;
             /**
-             * @description The level of use, after the decision.
+             * @description How much of the included units is used, after the decision: `warning` from 80%, `critical` from 95%, `exceeded` from 100%.
              * @enum {string}
              */
             warning_level: "safe" | "warning" | "critical" | "exceeded";
@@ -1354,7 +1354,7 @@ export interface components {
             notify?: "once" | "always" | "never";
             /**
              * Format: int64
-             * @description Units used, at most the units on hold. The rest is released.
+             * @description Units used, at most the hold's quantity. The rest is released.
              */
             quantity: number;
         };
@@ -1455,7 +1455,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per overage unit; 0 means that overage is refused.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and `/v1/events` records them without billing them.
              */
             overage_rate_cents: number;
             /**
@@ -1497,7 +1497,7 @@ export interface components {
             used: number;
             voided: components["schemas"]["VoidedBody"];
             /**
-             * @description The level of use, after the decision.
+             * @description How much of the included units is used, after the decision: `warning` from 80%, `critical` from 95%, `exceeded` from 100%.
              * @enum {string}
              */
             warning_level: "safe" | "warning" | "critical" | "exceeded";
