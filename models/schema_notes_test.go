@@ -28,6 +28,7 @@ var schemaNotes = []schemaNote{
 			"Only servers of earlier releases read stripe_customer_id.",
 		parts: map[string]string{
 			"users_workspace_id_email": "The members of a workspace by email, for the organization's pages.",
+			"users_admins":             "The admins of a workspace.",
 			"users_hold_tail":          "A hold's ID ends with these characters of its user's ID, so a call that gives only a hold finds the user.",
 			"tollgate_user_changed":    "Runs for users_entitlement.",
 			"users_entitlement": "Another workspace, identity or limit can mean another plan, so the current record is read again " +

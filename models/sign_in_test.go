@@ -2,11 +2,15 @@ package models_test
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	"tollgate/models"
 )
@@ -214,6 +218,44 @@ func TestAdminsOf(t *testing.T) {
 	})
 }
 
+// Members' pages ask for the admins, so this must not read all members of a large organization.
+func TestAdminsOfALargeOrganization(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		acme := f.organization(t, noon, "Acme", "T1")
+		team := one[models.Workspace](t, f, "slack_team_id = ?", "T1").ID
+		members := make([]models.User, 3000)
+		for i := range members {
+			members[i] = models.User{
+				ID: uuid.Must(uuid.NewV7()), Email: fmt.Sprintf("m%d@example.com", i), WorkspaceID: &team, Role: models.Member, CreatedAt: noon,
+			}
+		}
+		members[0].Role = models.Admin
+		for part := range slices.Chunk(members, 500) {
+			if _, err := f.db.NewInsert().Model(&part).Exec(f.ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := f.db.ExecContext(f.ctx, "ANALYZE"); err != nil {
+			t.Fatal(err)
+		}
+		seen := &queries{}
+		if admins, err := models.AdminsOf(f.ctx, f.db.WithQueryHook(seen), acme); err != nil || len(admins) != 1 {
+			t.Fatalf("%+v, %v", admins, err)
+		}
+		var err error
+		var plan []string
+		if f.db.Postgres {
+			err = f.db.NewRaw("EXPLAIN "+seen.texts[0]).Scan(f.ctx, &plan)
+		} else {
+			var ids, parents, unused []int64
+			err = f.db.NewRaw("EXPLAIN QUERY PLAN "+seen.texts[0]).Scan(f.ctx, &ids, &parents, &unused, &plan)
+		}
+		if text := strings.Join(plan, "\n"); err != nil || !strings.Contains(text, "users_admins") {
+			t.Errorf("%v\n%s\n%s", err, seen.texts[0], text)
+		}
+	})
+}
+
 // ada gives up her address, and another person gets it.
 func TestSignInsFollowThePersonAndNotTheAddress(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
@@ -274,7 +316,7 @@ func TestIdentitiesOf(t *testing.T) {
 				`: Slack user U1 in team T1, subject "7" at https://id.example.com.`,
 			"bob@example.com": "bob@example.com belongs to the user " + bob.ID.String() +
 				", who is not linked to Slack or another sign-in provider yet. If this change is made, the first person who signs " +
-				"in with this verified address can get the role. If the address is not theirs, take the role away again.",
+				"in with this verified address can get the role. If this is not the person whom you mean, take the role away again.",
 			"unknown@example.com": "No person has the email unknown@example.com yet. If the command succeeds, it creates one.",
 		} {
 			if known, err := models.IdentitiesOf(f.ctx, f.db, email); err != nil || known.Describe() != want {

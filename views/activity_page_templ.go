@@ -557,9 +557,9 @@ func activityTable(d Activity, events []models.ActivityEvent) templ.Component {
 								return templ_7745c5c3_Err
 							}
 							var templ_7745c5c3_Var27 string
-							templ_7745c5c3_Var27, templ_7745c5c3_Err = templ.JoinStringErrs("No credit note yet: " + *v.LastError)
+							templ_7745c5c3_Var27, templ_7745c5c3_Err = templ.JoinStringErrs("Reason: " + *v.LastError)
 							if templ_7745c5c3_Err != nil {
-								return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/activity_page.templ`, Line: 129, Col: 97}
+								return templ.Error{Err: templ_7745c5c3_Err, FileName: `views/activity_page.templ`, Line: 129, Col: 85}
 							}
 							_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var27))
 							if templ_7745c5c3_Err != nil {

@@ -73,7 +73,8 @@ func Seen(limit *int64) string {
 // SpendConsequence says what a spend limit of an organization does.
 func SpendConsequence(c *models.Catalogue, s models.OrganizationSummary, cents int64) string {
 	if !s.HasPlan {
-		return fmt.Sprintf("The organization has no plan, so it does not pay for extra %s. The limit applies once it has one.", c.UnitPlural)
+		return fmt.Sprintf("The organization has no active plan, so it does not pay for extra %s. The limit applies once it has one.",
+			c.UnitPlural)
 	}
 	rate := s.OverageRateCents
 	if rate <= 0 {

@@ -83,7 +83,7 @@ func overageMeaning(p models.OveragePart) string {
 	case models.OverageWaiting:
 		return "not sent yet, or the invoice is not final"
 	case models.OverageUnknown:
-		return "sent, no response yet; will be checked or sent again"
+		return "sent, but no clear response from Stripe; will be checked or sent again"
 	case models.OverageLate:
 		return "not sent before the invoice was final, or used after the subscription had ended, so Stripe does not bill these units" +
 			billYourself
@@ -140,5 +140,5 @@ func overageMeaning(p models.OveragePart) string {
 const billYourself = "; to charge for them, bill them by hand"
 
 // sendInTime says what happens to overage that is sent too late.
-const sendInTime = "Stripe does not bill overage that arrives after the invoice for the period of use is final. " +
-	"Tollgate sends no overage that is more than 34 days old."
+const sendInTime = "Stripe does not bill overage that arrives after the invoice of its billing period is final. " +
+	"Stripe refuses overage that is more than 35 days old."

@@ -88,8 +88,8 @@ func auditURL(page int) string {
 }
 
 // refusalsCounted says which refusals the card counts.
-const refusalsCounted = "Refusals of people who were refused in the last 24 hours. The numbers include their earlier refusals for the " +
-	"same reason in the same billing period, and are approximate."
+const refusalsCounted = "For each reason, the people who were refused in the last 24 hours, with all their refusals for it in the same " +
+	"billing period. The numbers are approximate."
 
 // scopeMeaning says what a scope allows.
 func scopeMeaning(s models.Scope) string {

@@ -69,11 +69,11 @@ type ReportCount struct {
 func stateMeaning(s models.ReportState) string {
 	switch s {
 	case models.ReportSealed:
-		return "not sent yet; its units no longer change"
+		return "not sent yet, or sent and not accepted; its units no longer change"
 	case models.ReportUnknown:
-		return "sent, no response yet; will be checked or sent again"
+		return "sent, but no clear response from Stripe; will be checked or sent again"
 	case models.ReportAccepted:
-		return "received by Stripe; not checked yet"
+		return "received by Stripe; not seen in its total yet"
 	case models.ReportVerified:
 		return "counted in Stripe’s total"
 	case models.ReportMissing:
@@ -101,8 +101,9 @@ func (d OpsStripe) advice() (advice []string) {
 	}{
 		{models.ReportRejected, "Rejected: send the report again, or give it up."},
 		{models.ReportConflict, "Conflict: find out what else reports to this meter. Then check Stripe again, or give the report up."},
-		{models.ReportDead, "Dead: read Stripe’s last response. Use the button that the report has, or give the report up."},
-		{models.ReportExpired, "Expired: use the button that the report has. Without one, bill the units by hand, and give the report up."},
+		{models.ReportDead, "Dead: read Stripe’s last response. Then check Stripe again or send the report again, " +
+			"whichever is offered, or give it up."},
+		{models.ReportExpired, "Expired: if you can check Stripe again, do so first. Otherwise, bill the units by hand, and give the report up."},
 	} {
 		if slices.ContainsFunc(d.Failures, func(r models.StripeReport) bool { return r.State == a.state }) {
 			advice = append(advice, a.text)

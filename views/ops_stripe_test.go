@@ -20,7 +20,7 @@ func TestARetryIsOfferedWhereItHelps(t *testing.T) {
 	maybe := expired
 	maybe.FirstAttemptAt = new(viewstest.Now.Add(-time.Hour))
 	for label, r := range map[string]models.StripeReport{"": expired, "Check Stripe again": maybe} {
-		const advice = "Expired: use the button that the report has. Without one, bill the units by hand"
+		const advice = "Expired: if you can check Stripe again, do so first. Otherwise, bill the units by hand"
 		page := views.Ops{Frame: ui.Frame{Now: viewstest.Now}, Stripe: views.Loaded(views.OpsStripe{
 			Connected: true, Failures: []models.StripeReport{r},
 		})}

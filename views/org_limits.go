@@ -65,7 +65,7 @@ func orgPausedText(s models.OrganizationSummary) string {
 func noSpendLimit(c *models.Catalogue, s models.OrganizationSummary) string {
 	switch {
 	case !s.HasPlan:
-		return fmt.Sprintf("The organization has no plan, so it does not pay for extra %s. "+
+		return fmt.Sprintf("The organization has no active plan, so it does not pay for extra %s. "+
 			"A spend limit applies once the organization has a plan.", c.UnitPlural)
 	case s.OverageRateCents <= 0:
 		return fmt.Sprintf("No limit is set. Extra %s are not available at present.", c.UnitPlural)

@@ -56,8 +56,8 @@ func aboutPlans(d Plans) string {
 	if !d.StripeConnected {
 		return ""
 	}
-	return "A plan that you buy applies immediately, with all of its included units. To switch from a plan that you pay for " +
-		"here to another one in the same section, cancel it first. It stays active until its period ends; then you can buy another one."
+	return "A plan that you buy applies immediately, with all of its included units. To switch to another plan in the same " +
+		"section, first cancel your current one. It stays active until its period ends. Then you can buy the new one."
 }
 
 // wouldHaveCost returns the line that compares the plan by past usage; empty if the plan is not
@@ -164,9 +164,12 @@ func otherPortal(d Plans, p models.Plan) bool {
 
 // cannotBuy says why the viewer cannot buy the plan; empty if they can.
 func cannotBuy(d Plans, p models.Plan) string {
-	held, whose := d.held(p), "Your"
+	held, whose, where := d.held(p), "Your", "under “Invoices and payment”"
 	if p.Type == models.Team {
 		whose = "Your organization's"
+	}
+	if otherPortal(d, p) {
+		where = "with the button below"
 	}
 	switch {
 	case !d.StripeConnected:
@@ -177,24 +180,24 @@ func cannotBuy(d Plans, p models.Plan) string {
 	case p.Type == models.Team && d.BecomesAdmin && held != nil:
 		return d.Organization + " already has a subscription, but no admin. Ask the operator of this service to make someone an admin."
 	case p.Type == models.Team && !d.MayBuyTeam:
-		return "An admin of your organization can buy it."
+		return "Only admins can buy a team plan for your organization."
 	case p.Type == models.Individual && d.Current.Organization != "":
 		return "Your plan comes from " + d.Current.Organization + ", so you cannot buy one of your own."
 	case held == nil:
 		return ""
 	case held.Suspended:
-		return fmt.Sprintf("%s subscription is %s. Continue or cancel it under “Invoices and payment” first.", whose, held.Status)
+		return fmt.Sprintf("%s subscription is %s. First continue or cancel it %s.", whose, held.Status, where)
 	case held.EndsAt != nil:
 		return fmt.Sprintf("%s stays active until %s. You can buy %s then.", held.Plan.Name, ui.Day(*held.EndsAt), p.Name)
 	case held.Trial:
-		return ui.Sentence(fmt.Sprintf("You are trying %s. To switch, cancel it under “Invoices and payment”. "+
-			"It stays active until the trial ends; then you can buy %s", held.Plan.Name, p.Name))
+		return ui.Sentence(fmt.Sprintf("You are trying %s. To switch, cancel it %s. "+
+			"It stays active until the trial ends; then you can buy %s", held.Plan.Name, where, p.Name))
 	case held.Status == models.StatusPastDue:
-		return ui.Sentence(fmt.Sprintf("The last payment for %s failed. To switch, cancel %s under “Invoices and payment”. "+
-			"After it has ended, you can buy %s", held.Plan.Name, held.Plan.Name, p.Name))
+		return ui.Sentence(fmt.Sprintf("The last payment for %s failed. To switch, cancel %s %s. "+
+			"After it has ended, you can buy %s", held.Plan.Name, held.Plan.Name, where, p.Name))
 	}
-	return ui.Sentence(fmt.Sprintf("You already pay for %s. To switch, cancel it under “Invoices and payment”. "+
-		"It stays active until the paid period ends; then you can buy %s", held.Plan.Name, p.Name))
+	return ui.Sentence(fmt.Sprintf("You already pay for %s. To switch, cancel it %s. "+
+		"It stays active until the paid period ends; then you can buy %s", held.Plan.Name, where, p.Name))
 }
 
 // aboutSeats says what the buyer of a team plan pays for; empty for other plans.
@@ -208,7 +211,7 @@ func aboutSeats(d Plans, p models.Plan) string {
 			d.Catalogue.FormatMoney(p.BasePriceCents), d.Catalogue.FormatMoney(d.Seats*p.BasePriceCents))
 	}
 	text += ". When members join or leave, the number of seats stays the same; the operator of this service can change it."
-	if d.Own != nil && !d.Own.Suspended && d.Own.EndsAt == nil {
+	if d.Own != nil && !d.Own.Suspended && d.Own.EndsAt == nil && d.Current.Organization == "" {
 		text += fmt.Sprintf(" Your own subscription to %s then has no effect, but renews until you cancel it.", d.Own.Plan.Name)
 	}
 	return text

@@ -20,7 +20,7 @@ func TestPlansOfferOnlyPossiblePurchases(t *testing.T) {
 	for name, want := range map[string]string{
 		"plans-paid": "You already pay for Pro. To switch, cancel it under “Invoices and payment”. " +
 			"It stays active until the paid period ends; then you can buy Starter.",
-		"plans-unpaid-team": "Your organization&#39;s subscription is unpaid. Continue or cancel it under “Invoices and payment” first. " +
+		"plans-unpaid-team": "Your organization&#39;s subscription is unpaid. First continue or cancel it with the button below. " +
 			"Invoices and payment",
 		"plans-ending": "Pro stays active until Dec 1, 2026. You can buy Starter then.",
 	} {
@@ -28,7 +28,11 @@ func TestPlansOfferOnlyPossiblePurchases(t *testing.T) {
 			t.Errorf("%s does not say %q:\n%s", name, want, said)
 		}
 	}
-	said := text(viewstest.Render(t, pages["plans-trial"]))
+	said := text(viewstest.Render(t, pages["plans-by-hand"]))
+	if !strings.Contains(said, "You buy one seat") || strings.Contains(said, "then has no effect") {
+		t.Errorf("a person whose own plan has no effect already:\n%s", said)
+	}
+	said = text(viewstest.Render(t, pages["plans-trial"]))
 	for _, want := range []string{
 		"$18 per month Trial until Dec 9, 2026 (in 16 days): $0 until then.", "You are trying Pro.",
 		"stays active until the trial ends; then you can buy Starter.",

@@ -26,7 +26,7 @@ func noLimit(c *models.Catalogue, s models.Standing) string {
 	}
 	if s.PastDue {
 		s.PastDue = false
-		until := strings.Join(append([]string{"the payment succeeds"}, raises(s)...), " and ")
+		until := strings.Join(append([]string{"the payment succeeds"}, raises(s, anAdmin)...), " and ")
 		var limits []string
 		if s.Organization.LimitCents != nil {
 			limits = append(limits, "your organization's spend limit")

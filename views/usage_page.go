@@ -43,6 +43,12 @@ type Usage struct {
 	ReadOnly bool
 }
 
+// MentionsAdmins reports whether the page may tell a member to ask an admin of their organization.
+func (d *Usage) MentionsAdmins() bool {
+	s := &d.Standing.Value
+	return d.Subscription.Shared || s.MemberLimit != nil || s.Organization.LimitCents != nil
+}
+
 // hasTotal reports whether the page shows the sum of the base price and overage: the person has a plan
 // of their own.
 func (d Usage) hasTotal() bool {
@@ -113,8 +119,9 @@ func verdictTitle(c *models.Catalogue, s models.Standing) string {
 }
 
 // verdictText explains verdictTitle and says what to do next.
-func verdictText(c *models.Catalogue, s models.Standing) string {
-	text := availability(c, s)
+// raiser says who raises the limits that only an admin can raise.
+func verdictText(c *models.Catalogue, s models.Standing, raiser string) string {
+	text := availability(c, s, raiser)
 	if onlyHoldsRefuse(s) {
 		text += released(c)
 	}
@@ -131,30 +138,44 @@ func released(c *models.Catalogue) string {
 	return fmt.Sprintf(" %s on hold that the work does not use may become available again.", capital(c.UnitPlural))
 }
 
+// mayRaise reports whether the viewer is an admin, who can raise the limits of their organization.
+func (d *Usage) mayRaise() bool { return !d.ReadOnly && d.Frame.Viewer.Admin }
+
+// raiser says who raises the limits that only an admin can raise: "an admin raises" or "you raise".
+func (d *Usage) raiser() string {
+	if d.mayRaise() {
+		return "you raise"
+	}
+	return anAdmin
+}
+
+const anAdmin = "an admin raises"
+
 // availability says when units are available, or what extra ones cost.
-func availability(c *models.Catalogue, s models.Standing) string {
+func availability(c *models.Catalogue, s models.Standing, raiser string) string {
 	reset := models.FormatReset(s.Period.End)
 	switch v := models.Decide(s, 1); {
 	case v.Reason == models.MemberLimitReached && !withoutMemberLimit(s).Allowed && *s.MemberLimit == 0:
-		return fmt.Sprintf("Your member limit is %s. If an admin raises it, you get new ones on %s.", c.Units(0), reset)
+		return fmt.Sprintf("Your member limit is %s. If %s it now, you get new ones on %s, because no others are available before.",
+			c.Units(0), raiser, reset)
 	case v.Reason == models.MemberLimitReached && !withoutMemberLimit(s).Allowed:
-		return fmt.Sprintf("Your member limit is %s. Without it, none would be available either. You get new ones on %s.",
-			c.Units(*s.MemberLimit), reset)
+		return fmt.Sprintf("Your member limit is %s. A higher limit would not help now, because no others are available. "+
+			"You get new ones on %s.", c.Units(*s.MemberLimit), reset)
 	case v.Reason == models.MemberLimitReached && *s.MemberLimit == 0:
-		return fmt.Sprintf("Your member limit is %s. You can use %s as soon as an admin raises the limit.", c.Units(0), c.UnitPlural)
+		return fmt.Sprintf("Your member limit is %s. You can use %s as soon as %s the limit.", c.Units(0), c.UnitPlural, raiser)
 	case v.Reason == models.MemberLimitReached:
-		return fmt.Sprintf("Your member limit is %s. You get new ones on %s, or as soon as an admin raises the limit.",
-			c.Units(*s.MemberLimit), reset)
+		return fmt.Sprintf("Your member limit is %s. You get new ones on %s, or as soon as %s the limit.",
+			c.Units(*s.MemberLimit), reset, raiser)
 	case v.Reason == models.OrganizationSpendLimitReached:
 		return fmt.Sprintf("No included %s are available, and one more would exceed your organization's spend limit. "+
-			"You get new ones on %s, or as soon as an admin raises the limit.", c.UnitPlural, reset)
+			"You get new ones on %s, or as soon as %s the limit.", c.UnitPlural, reset, raiser)
 	case v.Reason == models.SpendLimitReached:
 		return fmt.Sprintf("One more %s would exceed your limit of %s. New ones are available on %s, or as soon as %s.",
-			c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset, strings.Join(raises(s), " and "))
+			c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset, strings.Join(raises(s, raiser), " and "))
 	case v.Reason == models.PaymentPastDue:
 		s.PastDue = false
-		return fmt.Sprintf("No included %s are available. Extra ones are available as soon as %s. You get new ones on %s.",
-			c.UnitPlural, strings.Join(append([]string{"the payment succeeds"}, raises(s)...), " and "), reset)
+		return fmt.Sprintf("No included %s are available. Extra ones are available as soon as %s. You get new included ones on %s.",
+			c.UnitPlural, strings.Join(append([]string{"the payment succeeds"}, raises(s, raiser)...), " and "), reset)
 	case v.Reason == models.IncludedExhausted && s.Used-s.Overage >= s.Included:
 		return fmt.Sprintf("All included %s are used. You get new ones on %s.", c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted:
@@ -172,13 +193,13 @@ func availability(c *models.Catalogue, s models.Standing) string {
 
 // raises says which spend limits must be raised before one more unit is allowed, such as "you raise
 // your spend limit"; empty if none must.
-func raises(s models.Standing) []string {
+func raises(s models.Standing, raiser string) []string {
 	switch models.Decide(s, 1).Reason {
 	case models.SpendLimitReached:
 		s.SpendLimitCents = nil
-		return append([]string{"you raise your spend limit"}, raises(s)...)
+		return append([]string{"you raise your spend limit"}, raises(s, raiser)...)
 	case models.OrganizationSpendLimitReached:
-		return []string{"an admin raises your organization's spend limit"}
+		return []string{raiser + " your organization's spend limit"}
 	}
 	return nil
 }
@@ -227,13 +248,13 @@ func baseLine(s Subscription) string {
 }
 
 // atTheLimit says which limit ends the usage, or what further units cost.
-func atTheLimit(c *models.Catalogue, s models.Standing, trial bool) string {
+func atTheLimit(c *models.Catalogue, s models.Standing, trial bool, raiser string) string {
 	text := afterIncluded(c, s, trial)
 	if s.MemberLimit == nil || *s.MemberLimit > s.Included && s.OverageRateCents <= 0 {
 		return text
 	}
 	if *s.MemberLimit == 0 {
-		return fmt.Sprintf("Your member limit is %s, so they are paused until an admin raises the limit.", c.Units(0))
+		return fmt.Sprintf("Your member limit is %s, so they are paused until %s the limit.", c.Units(0), raiser)
 	}
 	limit := fmt.Sprintf("Your member limit is %s per billing period. When it is reached, new ones are paused until the reset.",
 		c.Units(*s.MemberLimit))
@@ -249,10 +270,18 @@ func askForMore(d Usage, s models.Standing) string {
 		!d.Subscription.StripeConnected {
 		return "" // if Stripe is not connected, a note below it says whom to ask
 	}
-	if d.Subscription.NoAdmin {
-		return " For a larger plan, ask the operator of this service."
+	switch {
+	case d.forFirstAdmin():
+		return fmt.Sprintf(" Any member of %s can buy a larger plan. The buyer becomes its admin.", d.Subscription.Organization)
+	case d.Subscription.NoAdmin:
+		return " For a larger plan, ask the operator of this service to make someone an admin."
 	}
 	return " " + ui.Sentence("For a larger plan, ask an admin of "+d.Subscription.Organization)
+}
+
+// forFirstAdmin reports whether the viewer can buy a plan for their organization and become its admin.
+func (d *Usage) forFirstAdmin() bool {
+	return d.Subscription.NoAdmin && d.Subscription.ByHand && d.Subscription.StripeConnected && !d.ReadOnly
 }
 
 // missingAdmin tells members with a limit that only an admin can raise that there is no admin; empty
@@ -261,7 +290,7 @@ func missingAdmin(d Usage, s models.Standing) string {
 	if d.ReadOnly || !d.Subscription.NoAdmin || s.MemberLimit == nil && s.Organization.LimitCents == nil {
 		return ""
 	}
-	return fmt.Sprintf("Only an admin can raise a limit of %s, and there is none. Ask the operator of this service to make someone an admin.",
+	return fmt.Sprintf("%s has no admin, so no one can raise its limits. Ask the operator of this service to make someone an admin.",
 		d.Organization)
 }
 

@@ -6,8 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"tollgate/models"
 	"tollgate/views"
+	"tollgate/views/ui"
 	"tollgate/views/viewstest"
 )
 
@@ -103,6 +106,17 @@ func TestUsagePageTexts(t *testing.T) {
 		}
 		return d
 	}
+	flat := viewstest.Member(t, "business", 88, 100)
+	flat.Standing.Value.OverageRateCents = 0
+	noAdmin, firstAdmin := flat, flat
+	noAdmin.Subscription.NoAdmin, firstAdmin.Subscription.NoAdmin, firstAdmin.Subscription.ByHand = true, true, true
+	ownLimits, theirLimit := viewstest.Member(t, "business", 60, 100), viewstest.Member(t, "business", 100, 100)
+	for _, d := range []*views.Usage{&ownLimits, &theirLimit} {
+		d.Frame.Viewer = &ui.Viewer{Email: "hugo.umbrella@example.com", Organization: "Lantern and Kettle", Admin: true}
+		d.Standing.Value.UserID = uuid.MustParse("0192aaaa-bbbb-7ccc-8ddd-000000000001")
+	}
+	ownLimits.Standing.Value.MemberLimit = new(int64(60))
+	theirLimit.Standing.Value.Organization = models.OrganizationSpend{LimitCents: new(int64(0))}
 	tryingTeam := viewstest.Member(t, "business", 40, 100)
 	tryingTeam.Standing.Value.OverageRateCents = 0
 	tryingTeam.Subscription.Status, tryingTeam.Subscription.Trial = models.StatusTrialing, true
@@ -157,6 +171,26 @@ func TestUsagePageTexts(t *testing.T) {
 			[]string{"Safe"},
 		},
 		{
+			"a plan without extra units", flat, []string{"For a larger plan, ask an admin of Lantern and Kettle."}, []string{"Upgrade"},
+		},
+		{
+			"a plan without extra units, and no admin", noAdmin,
+			[]string{"For a larger plan, ask the operator of this service to make someone an admin."}, []string{"Upgrade"},
+		},
+		{
+			"a plan by hand, and no admin", firstAdmin,
+			[]string{"Any member of Lantern and Kettle can buy a larger plan. The buyer becomes its admin.", "Upgrade"},
+			nil,
+		},
+		{
+			"an admin whose member limit is reached", ownLimits,
+			[]string{"or as soon as you raise the limit.", "Change member limit"}, []string{"an admin"},
+		},
+		{
+			"an admin whose organization's limit is reached", theirLimit,
+			[]string{"or as soon as you raise the limit.", "Change organization&#39;s spend limit"}, []string{"an admin"},
+		},
+		{
 			"the trial of an organization", tryingTeam,
 			[]string{"Extra suggestions are not available during the trial. The plan comes from Lantern and Kettle."},
 			[]string{"Billed to", "billed to"},
@@ -206,7 +240,7 @@ func TestUsagePageTexts(t *testing.T) {
 		{
 			"a failed payment and a spend limit", pastDueLimited,
 			[]string{"Extra ones are available as soon as the payment succeeds and you raise your spend limit. " +
-				"You get new ones on Dec 1, 2026, 00:00 UTC."}, nil,
+				"You get new included ones on Dec 1, 2026, 00:00 UTC."}, nil,
 		},
 		{
 			"a limit below the amount spent needs confirmation", confirming,
@@ -360,7 +394,8 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"more than the member limit is used up", bothLimits,
-			[]string{"Your member limit is 5 suggestions. Without it, none would be available either."}, []string{"raises the limit"},
+			[]string{"Your member limit is 5 suggestions. A higher limit would not help now, because no others are available."},
+			[]string{"raises the limit"},
 		},
 		{"no forecast early", early, nil, []string{"At this pace"}},
 		{"a trial has an end and no base price", trying(false), []string{

@@ -135,7 +135,7 @@ type Subscription struct {
 	Manageable bool
 	// StripeConnected means that this server bills through Stripe, and that plans can be bought.
 	StripeConnected bool
-	// NoAdmin means that the viewer's organization has no admin.
+	// NoAdmin means that the viewer's organization has no admin; only set if the page needs it.
 	NoAdmin bool
 	// OwnPlan is the name of the plan that the person subscribes to at Stripe although Organization
 	// gives them their plan; empty without one. OwnManageable means that they may open the portal for it.
@@ -168,6 +168,17 @@ func (s *Subscription) whoIsFree() string {
 		return "members without a plan of their own are on the free plan"
 	}
 	return "you are on the free plan"
+}
+
+// isOthers reports whether only an admin of the viewer's organization, who is someone else, can manage it.
+func (s *Subscription) isOthers() bool { return s.Shared && !s.ForMembers && !s.Manageable }
+
+// neverPaidTitle is the title of the notice about a first payment that did not succeed.
+func (s *Subscription) neverPaidTitle() string {
+	if s.isOthers() {
+		return "Your organization's first payment did not succeed"
+	}
+	return "The first payment did not succeed"
 }
 
 // ask says whom a viewer who may not manage the subscription can ask for a step.

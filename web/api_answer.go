@@ -73,10 +73,10 @@ type holdBody struct {
 // TransformSchema adds the descriptions that are too long for struct tags, lists the reasons, and
 // marks the fields that may be null. huma cannot see this from the type.
 func (Decision) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	s.Properties["warning_level"].Description = "How much of the included units is used, after the decision: `warning` from 80%, " +
-		"`critical` from 95%, `exceeded` from 100%."
+	s.Properties["warning_level"].Description = "How much of the included units is used, after the decision: \"warning\" from 80%, " +
+		"\"critical\" from 95%, \"exceeded\" from 100%."
 	s.Properties["overage_rate_cents"].Description = "Cents per unit beyond the included ones. If it is 0, calls that need such units " +
-		"are refused, and `/v1/events` records them without billing them."
+		"are refused, and /v1/events records them without billing them."
 	s.Properties["percent_used"].Description = "Used units in percent of the included ones, rounded down; can exceed 100. " +
 		"Overage is not counted while included units are left, such as after a grant. If none are included: 0 before the first unit, " +
 		"100 after it."

@@ -49,7 +49,7 @@ func (s *Server) checkout(c echo.Context, viewer *models.Viewer) error {
 				"Team plans are for organizations, and you belong to none.",
 			}})
 		}
-		return s.askAnAdmin(c, viewer, "Nothing was bought: a team plan can only be bought by the admins of "+viewer.Organization.Name)
+		return s.askAnAdmin(c, viewer, "Nothing was bought", "Only admins can buy a team plan for "+viewer.Organization.Name)
 	}
 	if plan.Type == models.Individual {
 		held, err := models.SubscriptionOf(c.Request().Context(), s.db, viewer.User.Email)
@@ -177,25 +177,14 @@ func (s *Server) managed(ctx context.Context, viewer *models.Viewer, of string) 
 	own, organization := billing.Buyer{UserID: viewer.User.ID}, billing.Buyer{}
 	if viewer.IsAdmin() {
 		organization.OrganizationID = &viewer.Organization.ID
-		if of == "true" {
-			if customer, err := s.shop.CustomerOf(ctx, organization); !errors.Is(err, billing.ErrNoCustomer) {
-				return customer, err
-			}
-		}
 	}
-	if of == "false" {
-		held, err := models.OwnAtStripe(ctx, s.db, viewer.User.ID)
-		if err == nil && held != nil && held.StripeCustomerID != nil {
-			return *held.StripeCustomerID, nil
+	switch {
+	case of == "false":
+		return s.customerOf(ctx, own)
+	case of == "true" && viewer.IsAdmin():
+		if customer, err := s.customerOf(ctx, organization); customer != "" || err != nil {
+			return customer, err
 		}
-		if err != nil {
-			return "", err
-		}
-		customer, err := s.shop.CustomerOf(ctx, own)
-		if errors.Is(err, billing.ErrNoCustomer) {
-			return "", nil
-		}
-		return customer, err
 	}
 	held, err := models.SubscriptionOf(ctx, s.db, viewer.User.Email)
 	if err != nil {
@@ -204,16 +193,27 @@ func (s *Server) managed(ctx context.Context, viewer *models.Viewer, of string) 
 	if held != nil && (held.Active() || held.Suspended()) && s.mayManage(&held.Subscription, viewer) {
 		return *held.StripeCustomerID, nil
 	}
-	buyers := []billing.Buyer{own}
-	if viewer.IsAdmin() {
-		buyers = append(buyers, organization)
+	if customer, err := s.customerOf(ctx, own); customer != "" || err != nil || !viewer.IsAdmin() {
+		return customer, err
 	}
-	for _, b := range buyers {
-		if customer, err := s.shop.CustomerOf(ctx, b); !errors.Is(err, billing.ErrNoCustomer) {
-			return customer, err
-		}
+	return s.customerOf(ctx, organization)
+}
+
+// customerOf returns the Stripe customer of a person or an organization: that of the subscription
+// because of which they cannot buy another one, or else the newest one. It is empty if there is none.
+func (s *Server) customerOf(ctx context.Context, b billing.Buyer) (string, error) {
+	held, err := models.BlocksPurchase(ctx, s.db, b.UserID, b.OrganizationID)
+	if err != nil {
+		return "", err
 	}
-	return "", nil
+	if held != nil && held.StripeCustomerID != nil {
+		return *held.StripeCustomerID, nil
+	}
+	customer, err := s.shop.CustomerOf(ctx, b)
+	if errors.Is(err, billing.ErrNoCustomer) {
+		return "", nil
+	}
+	return customer, err
 }
 
 // invoices returns the latest invoices of the customer that the viewer may manage. manages is false

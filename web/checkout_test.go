@@ -166,7 +166,7 @@ func TestBuyingAPlan(t *testing.T) {
 			t.Error("an unpaid subscription cannot be paid")
 		}
 		says(t, "the plans", b.get("/plans").main(),
-			[]string{"Your subscription is unpaid. Continue or cancel it under “Invoices and payment” first."}, []string{"You already pay"})
+			[]string{"Your subscription is unpaid. First continue or cancel it under “Invoices and payment”."}, []string{"You already pay"})
 		stand.ChangeSubscription(bought, func(s *stripetest.Subscription) { s.Status, s.EndedAt = "canceled", f.clock() })
 		f.receiveWebhook(stand, "customer.subscription.deleted", bought)
 		p = b.get("/usage")
@@ -264,7 +264,7 @@ func TestBuyingAPlanForAnOrganization(t *testing.T) {
 		}
 		says(t, "bob's page", bob.get("/usage").main(),
 			[]string{"The subscription is unpaid", "To continue or end it, ask an admin of your organization."}, []string{"has ended"})
-		says(t, "bob's plans", bob.get("/plans").main(), []string{"An admin of your organization can buy it."}, nil)
+		says(t, "bob's plans", bob.get("/plans").main(), []string{"Only admins can buy a team plan for your organization."}, nil)
 	})
 }
 
@@ -358,11 +358,17 @@ func TestPlansKnowEverySubscription(t *testing.T) {
 		set(team, "unpaid")
 		p := ada.get("/plans")
 		says(t, "an unpaid team", p.main(), []string{
-			"Your organization's subscription is unpaid. Continue or cancel it under “Invoices and payment” first.", "You already pay for Pro.",
+			"Your organization's subscription is unpaid. First continue or cancel it with the button below.",
+			"You already pay for Pro. To switch, cancel it under “Invoices and payment”.",
 		}, []string{"You buy one seat"})
 		if got := buttons(p, "true"); got != 2 { // one for each team plan
 			t.Errorf("an unpaid team: %d buttons for its portal: %s", got, p.main())
 		}
+		acme := f.organizationOf("ada@example.com")
+		_, err := f.db.NewInsert().Model(&models.StripeCustomer{
+			ID: "cus_newer", OrganizationID: &acme, CreatedAt: f.clock().Add(time.Hour),
+		}).Exec(t.Context())
+		must(t, err)
 		opens("the card of a team plan", "true", team)
 		opens("the top of the page", "", own)
 		for plan, status := range map[string]int{"team": http.StatusConflict, "starter": http.StatusConflict} {
@@ -382,7 +388,6 @@ func TestPlansKnowEverySubscription(t *testing.T) {
 
 		// The operator assigned a plan to the organization, whose subscription is active again.
 		set(team, "active")
-		acme := f.organizationOf("ada@example.com")
 		f.advance(time.Hour)
 		f.subscribe(models.Subscriber{OrganizationID: &acme}, "business")
 		p = ada.get("/plans")

@@ -62,14 +62,14 @@ func (s *Server) verifyHint() string {
 		return unverified + ", so you get no email. Ask the operator of this service to set up sign-in with Slack or another provider. " +
 			"Your address is verified when you sign in there."
 	}
-	return unverified + ". Sign in with " + s.issuer.name() + " to verify it."
+	return unverified + ". To verify it, sign out, then sign in with " + s.issuer.name() + "."
 }
 
 // linkHint says how a person links their Slack account. No call links that of an admin or operator.
 func (s *Server) linkHint(privileged bool) string {
 	const unlinked = "Your account is not linked to Slack yet. "
 	if s.issuer.withSlack() {
-		return unlinked + "Sign in with Slack to link it."
+		return unlinked + "To link it, sign out, then sign in with Slack."
 	}
 	if privileged {
 		return unlinked + "Admins and operators can link it only by signing in with Slack, which is not set up here. " +

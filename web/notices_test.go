@@ -260,11 +260,11 @@ func TestHintsNameAPossibleSignIn(t *testing.T) {
 		},
 		{
 			SignIn{Issuer: SlackIssuer, ClientID: "1", ClientSecret: "2"},
-			unverified + ". Sign in with Slack to verify it.", unlinked + "Sign in with Slack to link it.",
+			unverified + ". To verify it, sign out, then sign in with Slack.", unlinked + "To link it, sign out, then sign in with Slack.",
 		},
 		{
 			SignIn{Issuer: "https://login.example.com", ClientID: "1", ClientSecret: "2"},
-			unverified + ". Sign in with login.example.com to verify it.", unlinked + "To link it, use the Slack app once.",
+			unverified + ". To verify it, sign out, then sign in with login.example.com.", unlinked + "To link it, use the Slack app once.",
 		},
 	} {
 		s := &Server{issuer: &issuer{SignIn: test.signIn}}

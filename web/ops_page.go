@@ -41,7 +41,7 @@ var opsNotices = map[flash]ui.Notice{
 	stopEnded:        {Kind: ui.Done, Title: "The stop has ended", Text: "Sending is still paused. The reason is below."},
 	sendingUnchanged: {Kind: ui.Info, Title: "Nothing was changed", Text: "The current state of sending is below."},
 	customerRetried: {
-		Kind: ui.Done, Title: "The customer’s reports are no longer blocked", Text: "They are sent unless sending is paused or stopped.",
+		Kind: ui.Done, Title: "The reports are no longer blocked", Text: "They are sent unless sending is paused or stopped.",
 	},
 	customerFree: {Kind: ui.Info, Title: "Nothing was changed", Text: "No reports of this customer are blocked."},
 	reportRetried: {

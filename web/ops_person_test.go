@@ -242,7 +242,7 @@ func TestOperatorVoidsEvents(t *testing.T) {
 			const answer = "403 Forbidden: no permission"
 			_, err = f.db.ExecContext(t.Context(), "UPDATE usage_voids SET last_error = ? WHERE state = 'waiting'", answer)
 			must(t, err)
-			says(t, "the error", otto.get(list).main(), []string{"No credit note yet: " + answer}, nil)
+			says(t, "the error", otto.get(list).main(), []string{"Reason: " + answer}, nil)
 			p := otto.get("/ops")
 			says(t, "operations", textOf(p.section("stripe")), []string{"Voids without a credit note bob@example.com ($2.80): " + answer}, nil)
 			if p.find("a", "href", list+"?period=2026-11") == nil {

@@ -201,11 +201,12 @@ func (s *Server) needsAdmin(c echo.Context, viewer *models.Viewer) error {
 	if viewer.Organization == nil {
 		return newProblem(codeForbidden, "This page is for the admins of an organization, and you belong to none.")
 	}
-	return s.askAnAdmin(c, viewer, "This page is for the admins of "+viewer.Organization.Name)
+	return s.askAnAdmin(c, viewer, "", "This page is for the admins of "+viewer.Organization.Name)
 }
 
-// askAnAdmin refuses a member with a reason, and lists the admins who can help.
-func (s *Server) askAnAdmin(c echo.Context, viewer *models.Viewer, reason string) error {
+// askAnAdmin refuses a member with a title (the error page's own if it is empty) and a reason, and
+// lists the admins who can help.
+func (s *Server) askAnAdmin(c echo.Context, viewer *models.Viewer, title, reason string) error {
 	admins, err := models.AdminsOf(c.Request().Context(), s.db, viewer.Organization.ID)
 	if err != nil {
 		return err
@@ -217,6 +218,7 @@ func (s *Server) askAnAdmin(c echo.Context, viewer *models.Viewer, reason string
 	if len(admins) > 0 {
 		p.Detail = ui.Sentence(reason) + " They can help you:"
 	}
+	p.heading = title
 	for _, a := range admins {
 		p.helpers = append(p.helpers, views.Person{Name: a.Name, Email: a.Email})
 	}

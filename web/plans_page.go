@@ -46,8 +46,10 @@ func (s *Server) plansPage(c echo.Context, viewer *models.Viewer) error {
 			return billing.SeatsFor(ctx, s.db, viewer.Organization.ID)
 		}).Value
 	}
-	page.Own = s.blocksPurchase(c, viewer, nil)
-	if page.MayBuyTeam {
+	if page.StripeConnected {
+		page.Own = s.blocksPurchase(c, viewer, nil)
+	}
+	if page.MayBuyTeam && page.StripeConnected {
 		page.Team = s.blocksPurchase(c, viewer, &viewer.Organization.ID)
 	}
 	p := s.loadPerson(c, viewer.User.Email, viewer.User.CreatedAt, page.Frame.Now)

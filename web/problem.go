@@ -29,6 +29,7 @@ type Problem struct {
 	databaseAway bool
 	helpers      []views.Person // people who can help; shown on pages
 	detailed     bool           // a page shows the detail instead of its own text
+	heading      string         // the title of a page about codeForbidden, instead of its own
 }
 
 // FieldError is an error in one field of a request.
@@ -227,7 +228,7 @@ func (s *Server) onPage(c echo.Context, p *Problem) views.Error {
 	case p.Code == codeNotFound, p.Code == codeInternal, p.databaseAway:
 		page.Title, page.Detail = "", "" // the page has its own text
 	case p.Code == models.CodeUnavailable, p.Code == models.CodeOverloaded, p.Code == codeForbidden:
-		page.Title = "" // the page has its own title; the detail says what is unavailable or who can help
+		page.Title = p.heading // the page has its own title; the detail says what is unavailable or who can help
 	}
 	return page
 }

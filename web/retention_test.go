@@ -37,7 +37,8 @@ func TestDeletedEvents(t *testing.T) {
 			"code": "unknown_hold", "detail": "There is no hold with this ID." + gone})
 		f.post("/v1/events", pastEvents(1, time.Date(2026, 10, 20, 10, 0, 0, 0, time.UTC))).want(t, 200, map[string]any{
 			"results.status": "invalid", "results.event_id": nil, "results.error": "This event was not recorded, because it occurred before " +
-				"2026-12-15T00:00:00Z. Events from before then may have been deleted, so it may be a retry of one of them."})
+				"2026-12-15T00:00:00Z. Events from before then may have been deleted, so Tollgate cannot tell whether it was recorded " +
+				"earlier. Do not send it again."})
 
 		browser := f.signedIn("ada@example.com")
 		page := browser.get("/usage/activity?period=2026-10")

@@ -127,8 +127,9 @@ func (m *slackMessages) unknownPerson() slackMessage {
 	if !m.signIn { // no call links an admin or operator
 		return slackReply(mrkdwn(unknown + retry + " If that does not help, ask the operator of this service."))
 	}
-	reply := slackReply(mrkdwn(unknown + ", or " + m.link("/sign-in", "sign in") + " with Slack" + retry))
-	reply.Text = unknown + ", or sign in with Slack at " + m.baseURL + "/sign-in" + retry
+	const privileged = " If you are an admin or operator, only signing in helps."
+	reply := slackReply(mrkdwn(unknown + ", or " + m.link("/sign-in", "sign in") + " with Slack" + retry + privileged))
+	reply.Text = unknown + ", or sign in with Slack at " + m.baseURL + "/sign-in" + retry + privileged
 	return reply
 }
 

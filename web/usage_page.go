@@ -30,6 +30,12 @@ func (s *Server) usagePage(c echo.Context, viewer *models.Viewer) error {
 func (s *Server) showUsage(c echo.Context, viewer *models.Viewer, status int, limit views.SpendLimit, invalid string) error {
 	page := s.loadUsage(c, viewer)
 	standing := page.Standing
+	if viewer.Organization != nil && !viewer.IsAdmin() && page.MentionsAdmins() {
+		page.Subscription.NoAdmin = load(s, c, "admins", func(ctx context.Context) (bool, error) {
+			admins, err := models.AdminsOf(ctx, s.db, viewer.Organization.ID)
+			return err == nil && len(admins) == 0, err
+		}).Value
+	}
 	page.Limit = limit
 	switch {
 	case invalid != "":
@@ -140,12 +146,6 @@ func (s *Server) subscription(c echo.Context, viewer *models.Viewer, standing vi
 	held := load(s, c, "subscription", func(ctx context.Context) (*models.Held, error) {
 		return models.SubscriptionOf(ctx, s.db, viewer.User.Email)
 	}).Value
-	if viewer.Organization != nil && !viewer.IsAdmin() {
-		shown.NoAdmin = load(s, c, "admins", func(ctx context.Context) (bool, error) {
-			admins, err := models.AdminsOf(ctx, s.db, viewer.Organization.ID)
-			return err == nil && len(admins) == 0, err
-		}).Value
-	}
 	if held != nil {
 		if held.Active() {
 			shown.Organization = held.Organization // it no longer gives the plan after its subscription has ended

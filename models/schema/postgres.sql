@@ -75,6 +75,8 @@ CREATE TABLE users (
     CONSTRAINT users_role_check CHECK (role = ANY (ARRAY['member'::text, 'admin'::text])),
     CONSTRAINT users_spend_limit_cents_check CHECK (spend_limit_cents >= 0)
 );
+-- The admins of a workspace.
+CREATE INDEX users_admins ON users USING btree (workspace_id) WHERE role = 'admin'::text;
 -- A hold's ID ends with these characters of its user's ID, so a call that gives only a hold finds the user.
 CREATE INDEX users_hold_tail ON users USING btree (substr(id::text, 20) COLLATE "C");
 -- The members of a workspace by email, for the organization's pages.

@@ -54,6 +54,8 @@ CREATE TABLE users (
     erased_at timestamp,
     UNIQUE (workspace_id, slack_user_id)
 );
+-- The admins of a workspace.
+CREATE INDEX users_admins ON users (workspace_id) WHERE role = 'admin';
 -- A hold's ID ends with these characters of its user's ID, so a call that gives only a hold finds the user.
 CREATE INDEX users_hold_tail ON users (substr(id, 20));
 -- The members of a workspace by email, for the organization's pages.

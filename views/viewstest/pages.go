@@ -151,6 +151,12 @@ func PlanPages(t testing.TB) map[string]templ.Component {
 	d.Team = &views.Subscription{Plan: plan(t, "team"), Status: models.StatusUnpaid, Suspended: true, Shared: true, Manageable: true}
 	add("plans-unpaid-team", d)
 	d.Team = nil
+	given := d
+	given.Current = views.Subscription{
+		Plan: plan(t, "business"), Status: models.StatusActive, Organization: "Lantern and Kettle", Shared: true, ByHand: true, OwnPlan: "Pro",
+	}
+	given.Own = &views.Subscription{Plan: plan(t, "pro"), Status: models.StatusActive, Manageable: true}
+	pages["plans-by-hand"] = views.PlansPage(given)
 	d.Current.EndsAt = new(november.End)
 	add("plans-ending", d)
 	d.Current.EndsAt = nil

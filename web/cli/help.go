@@ -30,13 +30,14 @@ var HelpTexts = kong.Vars{
 	"help_stripe_reconcile": "For each customer and billing period, compare the overage that was decided and sent with " +
 		"what Stripe counted and invoiced. Exits with 1 if Stripe's total differs from what was sent, if a report failed or is " +
 		"missing from Stripe's total, if overage is unexplained, or if not everything could be read. The table has the current periods and " +
-		"those that ended in the last 35 days. SENT is the overage used in the period that Stripe accepted, and COUNTED is Stripe's total " +
-		"of the period. DIFFERENCE leaves out units that Stripe may not have counted yet, and units that had to be sent in the next " +
-		"period, so it may not be COUNTED minus SENT. /ops explains the reasons.",
+		"those that ended in the last 35 days. SENT is what Stripe accepted of the overage that was used in the period, and COUNTED is " +
+		"Stripe's total of the period. DIFFERENCE includes units that Stripe accepted in the last hours but has not counted yet. It leaves out " +
+		"reports without a response, and units that had to be sent in the next period, so it may not be COUNTED minus SENT. " +
+		"/ops explains the reasons.",
 	"help_restored": "Use this after you restore a backup, before you let the server send anything. It pauses sending, and " +
 		"marks the reports that Stripe already has, so that they are not sent again. Run it again 25 hours later to resume sending.",
-	"help_user_organization": "Put the person in this organization. From another one, they arrive as a member, without their own " +
-		"limit and without their Slack identity.",
+	"help_user_organization": "Put the person in this organization. A person who comes from another one becomes a member, unless you give " +
+		"--role, and loses their member limit and their link to Slack.",
 	"help_no_organization": "Remove the person from their organization. First remove them from its Slack teams. " +
 		"Otherwise, the next API call with their email and their Slack identity adds them again.",
 

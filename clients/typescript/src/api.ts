@@ -505,7 +505,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and `/v1/events` records them without billing them.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and /v1/events records them without billing them.
              */
             overage_rate_cents: number;
             /**
@@ -546,7 +546,7 @@ export interface components {
              */
             used: number;
             /**
-             * @description How much of the included units is used, after the decision: `warning` from 80%, `critical` from 95%, `exceeded` from 100%.
+             * @description How much of the included units is used, after the decision: "warning" from 80%, "critical" from 95%, "exceeded" from 100%.
              * @enum {string}
              */
             warning_level: "safe" | "warning" | "critical" | "exceeded";
@@ -649,7 +649,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and `/v1/events` records them without billing them.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and /v1/events records them without billing them.
              */
             overage_rate_cents: number;
             /**
@@ -688,7 +688,7 @@ export interface components {
              */
             used: number;
             /**
-             * @description How much of the included units is used, after the decision: `warning` from 80%, `critical` from 95%, `exceeded` from 100%.
+             * @description How much of the included units is used, after the decision: "warning" from 80%, "critical" from 95%, "exceeded" from 100%.
              * @enum {string}
              */
             warning_level: "safe" | "warning" | "critical" | "exceeded";
@@ -816,7 +816,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and `/v1/events` records them without billing them.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and /v1/events records them without billing them.
              */
             overage_rate_cents: number;
             /**
@@ -857,7 +857,7 @@ export interface components {
              */
             used: number;
             /**
-             * @description How much of the included units is used, after the decision: `warning` from 80%, `critical` from 95%, `exceeded` from 100%.
+             * @description How much of the included units is used, after the decision: "warning" from 80%, "critical" from 95%, "exceeded" from 100%.
              * @enum {string}
              */
             warning_level: "safe" | "warning" | "critical" | "exceeded";
@@ -985,7 +985,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and `/v1/events` records them without billing them.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and /v1/events records them without billing them.
              */
             overage_rate_cents: number;
             /**
@@ -1024,7 +1024,7 @@ export interface components {
              */
             used: number;
             /**
-             * @description How much of the included units is used, after the decision: `warning` from 80%, `critical` from 95%, `exceeded` from 100%.
+             * @description How much of the included units is used, after the decision: "warning" from 80%, "critical" from 95%, "exceeded" from 100%.
              * @enum {string}
              */
             warning_level: "safe" | "warning" | "critical" | "exceeded";
@@ -1300,7 +1300,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and `/v1/events` records them without billing them.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and /v1/events records them without billing them.
              */
             overage_rate_cents: number;
             /**
@@ -1341,7 +1341,7 @@ export interface components {
              */
             used: number;
             /**
-             * @description How much of the included units is used, after the decision: `warning` from 80%, `critical` from 95%, `exceeded` from 100%.
+             * @description How much of the included units is used, after the decision: "warning" from 80%, "critical" from 95%, "exceeded" from 100%.
              * @enum {string}
              */
             warning_level: "safe" | "warning" | "critical" | "exceeded";
@@ -1455,7 +1455,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and `/v1/events` records them without billing them.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and /v1/events records them without billing them.
              */
             overage_rate_cents: number;
             /**
@@ -1497,7 +1497,7 @@ export interface components {
             used: number;
             voided: components["schemas"]["VoidedBody"];
             /**
-             * @description How much of the included units is used, after the decision: `warning` from 80%, `critical` from 95%, `exceeded` from 100%.
+             * @description How much of the included units is used, after the decision: "warning" from 80%, "critical" from 95%, "exceeded" from 100%.
              * @enum {string}
              */
             warning_level: "safe" | "warning" | "critical" | "exceeded";

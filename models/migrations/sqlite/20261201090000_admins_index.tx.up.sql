@@ -1,0 +1,2 @@
+-- An organization's admins are found without reading all of its members.
+CREATE INDEX users_admins ON users (workspace_id) WHERE role = 'admin';
