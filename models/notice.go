@@ -37,9 +37,12 @@ func (c *Catalogue) NoticeUntilReset(s Standing, v Verdict) string {
 	}
 	more := c.consequence(s, v)
 	b.WriteString(more)
-	if more == "" && s.Overage == 0 {
+	switch {
+	case s.Included == 0:
+		b.WriteString(" A new billing period begins on ")
+	case more == "" && s.Overage == 0:
 		b.WriteString(" They reset on ")
-	} else {
+	default:
 		b.WriteString(" Your included " + c.UnitPlural + " reset on ")
 	}
 	return b.String()

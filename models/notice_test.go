@@ -12,6 +12,7 @@ func TestNotice(t *testing.T) {
 	period := models.Period{Start: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), End: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)}
 	const they = " They reset on Dec 1, 2026, 00:00 UTC."
 	const yours = " Your included suggestions reset on Dec 1, 2026, 00:00 UTC."
+	const begins = " A new billing period begins on Dec 1, 2026, 00:00 UTC."
 	allowed, exhausted, limited := models.Verdict{Allowed: true}, models.Verdict{Reason: models.IncludedExhausted},
 		models.Verdict{Reason: models.SpendLimitReached}
 	organization := models.Verdict{Reason: models.OrganizationSpendLimitReached}
@@ -41,7 +42,7 @@ func TestNotice(t *testing.T) {
 			"You've used 10 of 75 suggestions (13%). This request would exceed your spend limit of $0.00." + yours},
 		{models.Standing{Used: 3, Included: 50, MemberLimit: ptr(int64(0))}, models.Verdict{Reason: models.MemberLimitReached},
 			"You've used 3 of 50 suggestions (6%). Your member limit is 0, so new suggestions are paused until an admin raises it." + yours},
-		{models.Standing{}, exhausted, "You've used 0 of 0 suggestions (0%). None are left." + yours},
+		{models.Standing{}, exhausted, "You've used 0 of 0 suggestions (0%). None are left." + begins},
 		{models.Standing{Used: 72, Held: 1200, Included: 75, OverageRateCents: 30}, allowed,
 			"You've used 72 of 75 suggestions (96%). 1,200 more are on hold for work in progress. Each extra suggestion costs $0.30." + yours},
 		{models.Standing{Used: 75, Included: 75, OverageRateCents: 30}, allowed,
@@ -65,7 +66,7 @@ func TestNotice(t *testing.T) {
 			"You've used 75 of 75 suggestions (100%). Your organization has reached its spend limit, so extra suggestions are paused." + yours},
 		// The plan includes nothing, or work in progress holds what is left.
 		{models.Standing{Used: 3, OverageRateCents: 30}, allowed,
-			"You've used 3 suggestions ($0.90 so far). Each extra suggestion costs $0.30." + yours},
+			"You've used 3 suggestions ($0.90 so far). Each extra suggestion costs $0.30." + begins},
 		{models.Standing{Used: 71, Held: 5, Overage: 1, OverageCents: 30, Included: 75}, allowed,
 			"You've used 70 of 75 suggestions (93%) and 1 extra ($0.30 so far). 5 more are on hold for work in progress." + yours},
 		// More units were granted after some were billed.

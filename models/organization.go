@@ -42,8 +42,8 @@ func CreateOrganization(ctx context.Context, db *DB, now time.Time, name string,
 				return err
 			}
 		}
-		return AuditOrganization(ctx, tx, now, ActorShell, "organization.create", o.ID.String(), fmt.Sprintf("%q, Slack teams: %s", o.Name,
-			listOr(teams, "none")), o.ID)
+		return AuditOrganization(ctx, tx, now, ActorShell, "organization.create", o.ID.String(),
+			fmt.Sprintf("created as %q; Slack teams: %s", o.Name, listOr(teams, "none")), o.ID)
 	})
 	if err != nil {
 		return Organization{}, fmt.Errorf("create the organization %q: %w", o.Name, err)

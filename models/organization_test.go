@@ -233,7 +233,7 @@ func TestSetUser(t *testing.T) {
 			t.Errorf("the audit detail is %q", detail)
 		}
 		detail := all[models.AuditEntry](t, f, "id")[3].Detail
-		if want := "moved to the organization " + first.String() + ", role from member to admin, operator true"; detail != want {
+		if want := "put in the organization " + first.String() + ", role from member to admin, operator true"; detail != want {
 			t.Errorf("the audit detail is %q, want %q", detail, want)
 		}
 	})

@@ -315,8 +315,8 @@ func TestIdentitiesOf(t *testing.T) {
 			"ada@example.com": "ada@example.com belongs to the user " + ada.String() +
 				`: Slack user U1 in team T1, subject "7" at https://id.example.com.`,
 			"bob@example.com": "bob@example.com belongs to the user " + bob.ID.String() +
-				", who is not linked to Slack or another sign-in provider yet. If this change is made, the first person who signs " +
-				"in with this verified address can get the role. If this is not the person whom you mean, take the role away again.",
+				", who is not linked to Slack or another sign-in provider yet. The first person who signs in with this verified " +
+				"address can get the role. Make sure that the address belongs to the person whom you mean.",
 			"unknown@example.com": "No person has the email unknown@example.com yet. If the command succeeds, it creates one.",
 		} {
 			if known, err := models.IdentitiesOf(f.ctx, f.db, email); err != nil || known.Describe() != want {

@@ -121,7 +121,7 @@ func (p *PlanByHand) assign(ctx context.Context, tx bun.Tx, now time.Time) (*Sub
 		return nil, err
 	}
 	if p.Plan == FreePlan {
-		return nil, p.audit(ctx, tx, now, "subscription.end", fmt.Sprintf("ended: %s", listOr(ended, "none")))
+		return nil, p.audit(ctx, tx, now, "subscription.end", "plans assigned by hand that this ended: "+listOr(ended, "none"))
 	}
 	if _, err := tx.NewInsert().Model(s).Exec(ctx); err != nil {
 		return nil, err
@@ -350,9 +350,9 @@ func OwnAtStripe(ctx context.Context, db bun.IDB, user uuid.UUID) (*Subscription
 	return &found[0], nil
 }
 
-// BlocksPurchase returns the subscription at Stripe because of which a person, or, if organization is not
-// nil, that organization, cannot buy a plan: they would pay for two. It is active or suspended. It is nil
-// if they can buy one.
+// BlocksPurchase returns the active or suspended subscription at Stripe that prevents a purchase, because
+// the buyer would pay for two plans; nil if the buyer can buy one. The buyer is the person or, if
+// organization is not nil, the organization.
 func BlocksPurchase(ctx context.Context, db bun.IDB, user uuid.UUID, organization *uuid.UUID) (*Subscription, error) {
 	column, id := "user_id", user
 	if organization != nil {

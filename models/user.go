@@ -91,7 +91,7 @@ func (c *UserChange) Grants() bool {
 func (c *UserChange) describe(before, after *User) string {
 	var parts []string
 	if c.OrganizationID != nil {
-		parts = append(parts, "moved to the organization "+c.OrganizationID.String())
+		parts = append(parts, "put in the organization "+c.OrganizationID.String())
 	}
 	if c.Leaves {
 		parts = append(parts, "removed from the organization")

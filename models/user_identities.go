@@ -61,9 +61,9 @@ func (i *Identities) Describe() string {
 	}
 	known := i.List()
 	if len(known) == 0 {
-		return fmt.Sprintf("%s belongs to the user %s, who is not linked to Slack or another sign-in provider yet. If this "+
-			"change is made, the first person who signs in with this verified address can get the role. If this is not the "+
-			"person whom you mean, take the role away again.", i.Email, i.UserID)
+		return fmt.Sprintf("%s belongs to the user %s, who is not linked to Slack or another sign-in provider yet. The "+
+			"first person who signs in with this verified address can get the role. Make sure that the address belongs to the person "+
+			"whom you mean.", i.Email, i.UserID)
 	}
 	return fmt.Sprintf("%s belongs to the user %s: %s.", i.Email, i.UserID, strings.Join(known, ", "))
 }

@@ -53,7 +53,14 @@ func orgPaused(s models.OrganizationSummary) bool {
 }
 
 // orgPausedText says until when extra units are paused.
-func orgPausedText(s models.OrganizationSummary) string {
+func orgPausedText(c *models.Catalogue, s models.OrganizationSummary) string {
+	if *s.SpendLimitCents < s.OverageRateCents {
+		payment := ""
+		if s.PastDue {
+			payment = "the payment succeeds and "
+		}
+		return fmt.Sprintf("They are paused until %san admin raises the limit to at least %s.", payment, c.FormatMoney(s.OverageRateCents))
+	}
 	if s.PastDue {
 		return "They are paused until the payment succeeds. After that, the limit pauses them until " + models.FormatReset(s.Period.End) +
 			", or until an admin raises it."
@@ -156,8 +163,12 @@ func orgConfirmText(c *models.Catalogue, s models.OrganizationSummary, cents int
 		held = s.Spent.OverageCentsHeld
 	}
 	used := s.SpentCents() - held
+	until := models.FormatReset(s.Period.End)
+	if cents < s.OverageRateCents {
+		until = "an admin raises it to at least " + c.FormatMoney(s.OverageRateCents)
+	}
 	text := spentSoFar(c, used, held) + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone until %s.",
-		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
+		c.FormatMoney(cents), c.UnitPlural, until)
 	if orgPaused(s) {
 		payment := ""
 		if s.PastDue {

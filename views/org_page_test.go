@@ -8,6 +8,7 @@ import (
 
 	"tollgate/models"
 	"tollgate/views"
+	"tollgate/views/ui"
 	"tollgate/views/viewstest"
 )
 
@@ -128,6 +129,27 @@ func TestAnOrganizationsLimitThatIsTooLow(t *testing.T) {
 		if strings.Contains(said, not) {
 			t.Errorf("the page says %q", not)
 		}
+	}
+}
+
+// A limit below the price of a unit also pauses extra units in the next period.
+func TestAnOrganizationsLimitBelowThePrice(t *testing.T) {
+	d := views.Org{
+		Catalogue: viewstest.Catalogue(t),
+		Summary: views.Loaded(models.OrganizationSummary{
+			HasPlan: true, OverageRateCents: 20, SpendLimitCents: new(int64(0)), Spent: &models.OrganizationRecord{Counted: true},
+		}),
+	}
+	d.Frame.Viewer = &ui.Viewer{Admin: true}
+	said := text(viewstest.Render(t, views.OrgPage(d)))
+	if want := "They are paused until an admin raises the limit to at least $0.20."; !strings.Contains(said, want) {
+		t.Errorf("the page does not say %q:\n%s", want, said)
+	}
+	d.SpendForm = views.LimitForm{Sent: true, Choice: views.ChoiceLimit, Confirm: new(int64(10))}
+	said = text(viewstest.Render(t, views.OrgPage(d)))
+	want := "With a limit of $0.10, extra suggestions are paused for everyone until an admin raises it to at least $0.20."
+	if !strings.Contains(said, want) {
+		t.Errorf("the confirmation does not say %q:\n%s", want, said)
 	}
 }
 

@@ -85,6 +85,8 @@ func (d Past) costNote() string {
 		return "The payer changed in this period. Some or all of this overage is billed to an earlier payer. " + note
 	case d.Usage.Value.Standing.Plan == models.FreePlan:
 		return earlierPlan + note
+	case d.byOrganization() && d.Usage.Value.Standing.Overage == 0:
+		return "No overage in this period. The plan came from the organization."
 	case d.byOrganization():
 		return "Billed to the organization. " + note
 	case d.baseCents() > 0:

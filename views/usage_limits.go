@@ -19,14 +19,22 @@ type SpendLimit struct {
 	Confirm *int64
 }
 
+// limitEffect says what the spend limit does.
+func limitEffect(c *models.Catalogue, s models.Standing) string {
+	if *s.SpendLimitCents < s.OverageRateCents {
+		return fmt.Sprintf("It allows no extra %s, because each one costs %s.", c.UnitPlural, c.FormatMoney(s.OverageRateCents))
+	}
+	return fmt.Sprintf("When it is reached, extra %s are paused until the reset.", c.UnitPlural)
+}
+
 // noLimit says what happens without a spend limit.
-func noLimit(c *models.Catalogue, s models.Standing) string {
+func noLimit(c *models.Catalogue, s models.Standing, raiser string) string {
 	if s.MemberLimit != nil && *s.MemberLimit <= s.Included {
 		return "You have set no spend limit. Your member limit allows no extra " + c.UnitPlural + "."
 	}
 	if s.PastDue {
 		s.PastDue = false
-		until := strings.Join(append([]string{"the payment succeeds"}, raises(s, anAdmin)...), " and ")
+		until := strings.Join(append([]string{"the payment succeeds"}, raises(s, raiser)...), " and ")
 		var limits []string
 		if s.Organization.LimitCents != nil {
 			limits = append(limits, "your organization's spend limit")
@@ -60,8 +68,12 @@ func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) strin
 	if paused(s) {
 		stops = "stay paused"
 	}
+	until := models.FormatReset(s.Period.End)
+	if cents < s.OverageRateCents && s.Remaining() > 0 { // only extra units stop
+		until = "you raise it to at least " + c.FormatMoney(s.OverageRateCents)
+	}
 	text := spentSoFar(c, s.OverageCents, s.OverageCentsHeld) + fmt.Sprintf("With a limit of %s, %s %s until %s.",
-		c.FormatMoney(cents), whatStops(c, s), stops, models.FormatReset(s.Period.End))
+		c.FormatMoney(cents), whatStops(c, s), stops, until)
 	if nextExtra(s).Reason == models.SpendLimitReached {
 		needed := s.OverageCents + s.OverageCentsHeld + s.OverageRateCents
 		text += fmt.Sprintf(" One more extra %s needs a limit of at least %s.", c.UnitSingular, c.FormatMoney(needed))

@@ -146,20 +146,30 @@ func (d *Usage) raiser() string {
 	if d.mayRaise() {
 		return "you raise"
 	}
-	return anAdmin
+	return "an admin raises"
 }
 
-const anAdmin = "an admin raises"
+// raiseStep returns the label and the path of the form with which an admin raises the limit that pauses
+// them; empty without one.
+func (d *Usage) raiseStep(s models.Standing) (label, path string) {
+	switch v := models.Decide(s, 1); {
+	case !d.mayRaise():
+	case v.Reason == models.MemberLimitReached && (withoutMemberLimit(s).Allowed || *s.MemberLimit == 0):
+		return "Change member limit", PathMember(s.UserID) + "#limit"
+	case v.Reason == models.OrganizationSpendLimitReached:
+		return "Change organization's spend limit", "/org#spend-limit"
+	}
+	return "", ""
+}
 
 // availability says when units are available, or what extra ones cost.
 func availability(c *models.Catalogue, s models.Standing, raiser string) string {
 	reset := models.FormatReset(s.Period.End)
 	switch v := models.Decide(s, 1); {
 	case v.Reason == models.MemberLimitReached && !withoutMemberLimit(s).Allowed && *s.MemberLimit == 0:
-		return fmt.Sprintf("Your member limit is %s. If %s it now, you get new ones on %s, because no others are available before.",
-			c.Units(0), raiser, reset)
+		return fmt.Sprintf("Your member limit is %s. Even if %s it now, you get no %s before %s.", c.Units(0), raiser, c.UnitPlural, reset)
 	case v.Reason == models.MemberLimitReached && !withoutMemberLimit(s).Allowed:
-		return fmt.Sprintf("Your member limit is %s. A higher limit would not help now, because no others are available. "+
+		return fmt.Sprintf("Your member limit is %s. A higher limit alone would not help, because something else also pauses new ones. "+
 			"You get new ones on %s.", c.Units(*s.MemberLimit), reset)
 	case v.Reason == models.MemberLimitReached && *s.MemberLimit == 0:
 		return fmt.Sprintf("Your member limit is %s. You can use %s as soon as %s the limit.", c.Units(0), c.UnitPlural, raiser)
@@ -180,6 +190,8 @@ func availability(c *models.Catalogue, s models.Standing, raiser string) string 
 		return fmt.Sprintf("All included %s are used. You get new ones on %s.", c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted:
 		return fmt.Sprintf("All remaining %s are on hold for work in progress. You get new ones on %s.", c.UnitPlural, reset)
+	case s.Included == 0:
+		return afterIncluded(c, s, false)
 	case s.SpendLimitCents != nil:
 		return fmt.Sprintf("The included %s are used. Each extra one costs %s, up to your spend limit of %s.%s",
 			c.UnitPlural, c.FormatMoney(s.OverageRateCents), c.FormatMoney(*s.SpendLimitCents), sharedLimit(s))
@@ -272,14 +284,15 @@ func askForMore(d Usage, s models.Standing) string {
 	}
 	switch {
 	case d.forFirstAdmin():
-		return fmt.Sprintf(" Any member of %s can buy a larger plan. The buyer becomes its admin.", d.Subscription.Organization)
+		return " For a larger plan, open the page with the plans."
 	case d.Subscription.NoAdmin:
 		return " For a larger plan, ask the operator of this service to make someone an admin."
 	}
 	return " " + ui.Sentence("For a larger plan, ask an admin of "+d.Subscription.Organization)
 }
 
-// forFirstAdmin reports whether the viewer can buy a plan for their organization and become its admin.
+// forFirstAdmin reports whether any member may be able to buy a plan for the organization and become
+// its admin.
 func (d *Usage) forFirstAdmin() bool {
 	return d.Subscription.NoAdmin && d.Subscription.ByHand && d.Subscription.StripeConnected && !d.ReadOnly
 }
@@ -311,6 +324,10 @@ func afterIncluded(c *models.Catalogue, s models.Standing, trial bool) string {
 		return priceOfExtra(c, s) + ". No spend limit is set."
 	case s.SpendLimitCents == nil:
 		return priceOfExtra(c, s) + ". No spend limit is set, so there is no maximum."
+	}
+	if *s.SpendLimitCents < s.OverageRateCents {
+		return fmt.Sprintf("When all %s are used, new ones are paused until the reset, because your spend limit of %s allows no extra ones.",
+			c.Units(s.Included), c.FormatMoney(*s.SpendLimitCents))
 	}
 	return priceOfExtra(c, s) + ", up to your spend limit of " + limitInUnits(c, s.OverageRateCents, *s.SpendLimitCents) + "." + sharedLimit(s)
 }

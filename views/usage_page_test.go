@@ -110,6 +110,11 @@ func TestUsagePageTexts(t *testing.T) {
 	flat.Standing.Value.OverageRateCents = 0
 	noAdmin, firstAdmin := flat, flat
 	noAdmin.Subscription.NoAdmin, firstAdmin.Subscription.NoAdmin, firstAdmin.Subscription.ByHand = true, true, true
+	noExtra, noExtraConfirm := limited(43, 0), granted
+	noExtraConfirm.Limit.Confirm = new(int64(0))
+	nothingIncluded := viewstest.Member(t, "pro", 3, 0)
+	pausedTwice := viewstest.Member(t, "pro", 75, 75)
+	pausedTwice.Standing.Value.MemberLimit, pausedTwice.Standing.Value.SpendLimitCents = new(int64(60)), new(int64(0))
 	ownLimits, theirLimit := viewstest.Member(t, "business", 60, 100), viewstest.Member(t, "business", 100, 100)
 	for _, d := range []*views.Usage{&ownLimits, &theirLimit} {
 		d.Frame.Viewer = &ui.Viewer{Email: "hugo.umbrella@example.com", Organization: "Lantern and Kettle", Admin: true}
@@ -179,8 +184,26 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"a plan by hand, and no admin", firstAdmin,
-			[]string{"Any member of Lantern and Kettle can buy a larger plan. The buyer becomes its admin.", "Upgrade"},
+			[]string{"For a larger plan, open the page with the plans.", "Upgrade"},
 			nil,
+		},
+		{
+			"a spend limit below the price of a unit", noExtra, []string{
+				"When all 75 suggestions are used, new ones are paused until the reset, because your spend limit of $0.00 allows no extra ones.",
+				"It allows no extra suggestions, because each one costs $0.30.",
+			}, []string{"extra suggestions are paused until the reset"},
+		},
+		{
+			"a confirmation of a spend limit below the price of a unit", noExtraConfirm,
+			[]string{"With a limit of $0.00, extra suggestions stop immediately, until you raise it to at least $0.30."}, nil,
+		},
+		{
+			"a plan without included units", nothingIncluded,
+			[]string{"Each suggestion costs $0.30. No spend limit is set"}, []string{"renew each period", "The included suggestions are used"},
+		},
+		{
+			"a member limit and a spend limit", pausedTwice,
+			[]string{"A higher limit alone would not help, because something else also pauses new ones."}, []string{"Change member limit"},
 		},
 		{
 			"an admin whose member limit is reached", ownLimits,
@@ -394,7 +417,7 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"more than the member limit is used up", bothLimits,
-			[]string{"Your member limit is 5 suggestions. A higher limit would not help now, because no others are available."},
+			[]string{"Your member limit is 5 suggestions. A higher limit alone would not help, because something else also pauses new ones."},
 			[]string{"raises the limit"},
 		},
 		{"no forecast early", early, nil, []string{"At this pace"}},

@@ -76,7 +76,7 @@ func (Decision) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	s.Properties["warning_level"].Description = "How much of the included units is used, after the decision: \"warning\" from 80%, " +
 		"\"critical\" from 95%, \"exceeded\" from 100%."
 	s.Properties["overage_rate_cents"].Description = "Cents per unit beyond the included ones. If it is 0, calls that need such units " +
-		"are refused, and /v1/events records them without billing them."
+		"are refused. /v1/events still records such units, but they are not billed."
 	s.Properties["percent_used"].Description = "Used units in percent of the included ones, rounded down; can exceed 100. " +
 		"Overage is not counted while included units are left, such as after a grant. If none are included: 0 before the first unit, " +
 		"100 after it."

@@ -17,7 +17,7 @@ import (
 type organizationAnswer struct {
 	ID               string         `json:"id" format:"uuid"`
 	Name             string         `json:"name"`
-	Plan             string         `json:"plan" doc:"The plan's ID. In a past period, the plan of most members; empty if there was no usage."`
+	Plan             string         `json:"plan"`
 	Period           period         `json:"period"`
 	TotalUsers       int64          `json:"total_users"`
 	ActiveUsers      int64          `json:"active_users" doc:"Users who used at least one unit in the period."`
@@ -32,6 +32,8 @@ type organizationAnswer struct {
 
 // TransformSchema adds a description that is too long for the struct tag.
 func (organizationAnswer) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Properties["plan"].Description = "The plan's ID; free if the organization has no plan. Members may have plans of their own. In a " +
+		"past period, the plan of most members; empty if there was no usage."
 	s.Properties["spend_limit_cents"].Description = "The maximum price, in cents, of the overage that the organization's subscription " +
 		"pays for in a billing period; null means no limit. In a past period, the limit at its end."
 	s.Properties["member_limit"].Description = "The default maximum of units per member and period; null means no limit. " +

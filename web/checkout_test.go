@@ -385,6 +385,11 @@ func TestPlansKnowEverySubscription(t *testing.T) {
 			t.Errorf("both unpaid: %d buttons: %s", both, p.main())
 		}
 		opens("the card of an individual plan", "false", own)
+		refused := ada.post(views.PathCheckout, url.Values{"plan": {"starter"}}) // from a page that is out of date
+		address := ada.sendForm(refused, views.PathPortal, nil).left(t)
+		if got := stand.Object(address[strings.LastIndex(address, "/")+1:])["customer"]; got != stand.Object(own)["customer"] {
+			t.Errorf("the refused purchase leads to the portal of %v", got)
+		}
 
 		// The operator assigned a plan to the organization, whose subscription is active again.
 		set(team, "active")

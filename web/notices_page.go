@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -40,18 +41,29 @@ func (s *Server) noticesForm(ctx context.Context, viewer *models.Viewer, sent *m
 		choice := views.ChannelChoice{Channel: channel, On: settings.Slack}
 		switch {
 		case channel == models.ChannelMail && !person.HasAddress():
-			choice.On, choice.Hint = settings.Mail, "Your account has no email address of its own, so you get no email. The address that Slack has "+
-				"was in use by another account here. Ask the operator of this service to change that."
+			choice.On, choice.Hint = settings.Mail, "Your account has no email address of its own, so you get no email. When your account was "+
+				"created, your address belonged to another account here. Ask the operator of this service to free the address."
 		case channel == models.ChannelMail && person.EmailVerifiedAt == nil:
 			choice.On, choice.Hint = settings.Mail, s.verifyHint()
 		case channel == models.ChannelMail:
 			choice.On, choice.Hint = settings.Mail, "To "+person.Email
 		case person.SlackUserID == nil:
 			choice.Hint = s.linkHint(viewer.IsAdmin() || viewer.User.Operator)
+		case person.SlackTeamID != nil && s.isOtherTeam(ctx, *person.SlackTeamID):
+			choice.Hint = "Your Slack account is in another workspace than this service's Slack app, so you get no messages in Slack."
 		}
 		form.Channels = append(form.Channels, choice)
 	}
 	return form, nil
+}
+
+// isOtherTeam reports whether a Slack team is known not to be the one of the bot token, which cannot
+// message its people.
+func (s *Server) isOtherTeam(ctx context.Context, team string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	own, err := s.slack.ownTeam(ctx, team)
+	return s.slack.client != nil && err == nil && !own
 }
 
 // verifyHint says how a person's address is verified. Without an issuer, only Slack can verify it, when

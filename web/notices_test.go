@@ -123,6 +123,19 @@ func TestSettingsWithoutChannels(t *testing.T) {
 	}
 }
 
+// Slack messages reach only people of the bot token's team, T1.
+func TestSettingsNameAnotherSlackTeam(t *testing.T) {
+	api := newSlackAPI(t)
+	f := newFixture(t, modelstest.SQLite(t), withChannels, api.options)
+	for email, team := range map[string]string{"ann@example.com": "T1", "ben@example.com": "T2"} {
+		f.person(email, team, models.Member, false)
+		const hint = "Your Slack account is in another workspace than this service's Slack app"
+		if p := f.signedIn(email).get("/settings"); strings.Contains(p.main(), hint) != (team == "T2") {
+			t.Errorf("%s: %s", team, p.main())
+		}
+	}
+}
+
 func TestUnsubscribe(t *testing.T) {
 	onBothWithChannels(t, func(t *testing.T, f *fixture) {
 		cast := f.cast()
@@ -133,6 +146,7 @@ func TestUnsubscribe(t *testing.T) {
 		mail := func() bool { return f.noticeSettings("bob@example.com").Mail }
 		signedOut := cast["signed out"]()
 		p := signedOut.get(link)
+		says(t, "the link", p.main(), []string{"You will get no email from Tollgate, including notices about payments and trials."}, nil)
 		if p.status != 200 || p.find("form", "action", link) == nil || !mail() {
 			t.Errorf("the link: %s, mail %t\n%s", p.kind(), mail(), p.main())
 		}

@@ -362,7 +362,8 @@ func TestOperatorAssignsPlans(t *testing.T) {
 				t.Errorf("again: %s", p.kind())
 			}
 			says(t, "again", otto.get(path).main(), []string{"This plan has already ended Nothing was changed.", "is on the free plan"}, nil)
-			if got := f.audited("subscription.end"); !slices.Equal(got, []string{"otto@example.com subscription.end ended: starter"}) {
+			want := []string{"otto@example.com subscription.end plans assigned by hand that this ended: starter"}
+			if got := f.audited("subscription.end"); !slices.Equal(got, want) {
 				t.Errorf("the audit log has %q", got)
 			}
 		})

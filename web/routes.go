@@ -94,7 +94,7 @@ func (s *Server) api() []route {
 			summary: "A person's current usage",
 			description: "Returns what a check for one more unit with `notify` set to `always` would return. " +
 				"For an unknown email, the answer has the figures of a new person on the free plan.",
-			response: reflect.TypeFor[Decision](), codes: []models.Code{models.CodeInvalidRequest},
+			response: reflect.TypeFor[Decision](), codes: []models.Code{models.CodeInvalidRequest, models.CodeOverloaded},
 		},
 		{
 			method: http.MethodGet, path: "/v1/usage/{email}/history", id: "history", scope: models.ScopeRead,
@@ -111,7 +111,7 @@ func (s *Server) api() []route {
 			summary:     "A person's events",
 			description: "Each recorded use of units in one billing period, newest first.",
 			query:       []queryParameter{period, cursor},
-			response:    reflect.TypeFor[activityAnswer](), codes: []models.Code{models.CodeInvalidRequest},
+			response:    reflect.TypeFor[activityAnswer](), codes: []models.Code{models.CodeInvalidRequest, models.CodeOverloaded},
 		},
 		{
 			method: http.MethodGet, path: "/v1/organizations/{id}/usage", id: "organizationUsage", scope: models.ScopeRead,

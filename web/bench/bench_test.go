@@ -108,7 +108,7 @@ func TestShortGrowth(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{"\n| 20 ", "| PostgreSQL ", "\n| 60 ", "| SQLite ", "events were deleted during", timedCall} {
+	for _, part := range []string{"\n| 20 ", "| PostgreSQL ", "\n| 60 ", "| SQLite ", "--keep-events 90d", timedCall} {
 		if !strings.Contains(out.String(), part) || !strings.Contains(string(written), part) {
 			t.Errorf("%q is missing in:\n%s", part, written)
 		}

@@ -440,8 +440,8 @@ func (b *bench) growthSection(ctx context.Context) string {
 		if len(g.pruned) == 0 {
 			continue
 		}
-		fmt.Fprintf(&text, "\n%s\n", wrapped("", "Two more measurements used only the largest database on PostgreSQL: there was no load on the "+
-			"others in between, so these two rates cannot be compared with those of the table. Without a deletion, the rate of consume with "+
+		fmt.Fprintf(&text, "\n%s\n", wrapped("", "Two more measurements used only the largest database on PostgreSQL. For the table, the "+
+			"databases take turns, so these two rates cannot be compared with those of the table. Without a deletion, the rate of consume with "+
 			"random keys was %.0f/s. After a restart with `--keep-events %s`, it was %.0f/s while %d events were deleted. This run does not "+
 			"explain the difference between the two.", median(g.alone), growthKeep, median(g.pruned), g.deleted))
 	}

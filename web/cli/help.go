@@ -30,9 +30,9 @@ var HelpTexts = kong.Vars{
 	"help_stripe_reconcile": "For each customer and billing period, compare the overage that was decided and sent with " +
 		"what Stripe counted and invoiced. Exits with 1 if Stripe's total differs from what was sent, if a report failed or is " +
 		"missing from Stripe's total, if overage is unexplained, or if not everything could be read. The table has the current periods and " +
-		"those that ended in the last 35 days. SENT is what Stripe accepted of the overage that was used in the period, and COUNTED is " +
-		"Stripe's total of the period. DIFFERENCE includes units that Stripe accepted in the last hours but has not counted yet. It leaves out " +
-		"reports without a response, and units that had to be sent in the next period, so it may not be COUNTED minus SENT. " +
+		"those that ended in the last 35 days. SENT is the part of the period's overage that Stripe has accepted, and COUNTED is Stripe's " +
+		"total of the period. DIFFERENCE includes units that Stripe accepted in the last hours but has not counted yet. It leaves out " +
+		"reports without a response, and units that had to be sent in the next period, so it can differ from COUNTED minus SENT. " +
 		"/ops explains the reasons.",
 	"help_restored": "Use this after you restore a backup, before you let the server send anything. It pauses sending, and " +
 		"marks the reports that Stripe already has, so that they are not sent again. Run it again 25 hours later to resume sending.",

@@ -69,8 +69,12 @@ func (c *organizationShow) Run(ctx context.Context, o *Output, db *models.DB, ca
 	} else if s.Spent != nil {
 		spend += ", being applied"
 	}
+	plan := string(s.Plan)
+	if !s.HasPlan {
+		plan = "none; members may have their own plans"
+	}
 	return o.facts([][2]string{
-		{"ID", s.ID.String()}, {"Name", s.Name}, {"Plan", string(s.Plan)}, {"Period", period(s.Period)},
+		{"ID", s.ID.String()}, {"Name", s.Name}, {"Plan", plan}, {"Period", period(s.Period)},
 		{"Members", fmt.Sprintf("%d, %d of them active", s.TotalUsers, s.ActiveUsers)}, {"Admins", orDash(strings.Join(emails, ", "))},
 		{"Used", strconv.FormatInt(s.TotalSuggestions, 10)}, {"Overage of members", catalogue.FormatMoney(s.OverageCents)},
 		{"Spend limit", spend}, {"Member limit", unitsOr(s.MemberLimit)},

@@ -505,7 +505,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and /v1/events records them without billing them.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused. /v1/events still records such units, but they are not billed.
              */
             overage_rate_cents: number;
             /**
@@ -649,7 +649,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and /v1/events records them without billing them.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused. /v1/events still records such units, but they are not billed.
              */
             overage_rate_cents: number;
             /**
@@ -816,7 +816,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and /v1/events records them without billing them.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused. /v1/events still records such units, but they are not billed.
              */
             overage_rate_cents: number;
             /**
@@ -985,7 +985,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and /v1/events records them without billing them.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused. /v1/events still records such units, but they are not billed.
              */
             overage_rate_cents: number;
             /**
@@ -1152,7 +1152,7 @@ export interface components {
              */
             overage_cents: number;
             period: components["schemas"]["Period"];
-            /** @description The plan's ID. In a past period, the plan of most members; empty if there was no usage. */
+            /** @description The plan's ID; free if the organization has no plan. Members may have plans of their own. In a past period, the plan of most members; empty if there was no usage. */
             plan: string;
             /**
              * Format: int64
@@ -1300,7 +1300,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and /v1/events records them without billing them.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused. /v1/events still records such units, but they are not billed.
              */
             overage_rate_cents: number;
             /**
@@ -1455,7 +1455,7 @@ export interface components {
             overage_cents: number;
             /**
              * Format: int64
-             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused, and /v1/events records them without billing them.
+             * @description Cents per unit beyond the included ones. If it is 0, calls that need such units are refused. /v1/events still records such units, but they are not billed.
              */
             overage_rate_cents: number;
             /**
@@ -3027,7 +3027,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Code `unavailable`. */
+            /** @description Code `overloaded` or `unavailable`. */
             503: {
                 headers: {
                     /** @description Seconds to wait before the next try. */
@@ -3124,7 +3124,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description Code `unavailable`. */
+            /** @description Code `overloaded` or `unavailable`. */
             503: {
                 headers: {
                     /** @description Seconds to wait before the next try. */
