@@ -59,7 +59,12 @@ func orgPausedText(c *models.Catalogue, s models.OrganizationSummary) string {
 		if s.PastDue {
 			payment = "the payment succeeds and "
 		}
-		return fmt.Sprintf("They are paused until %san admin raises the limit to at least %s.", payment, c.FormatMoney(s.OverageRateCents))
+		text, spent := fmt.Sprintf("They are paused until %san admin raises the limit", payment), s.SpentCents()
+		if spent == 0 {
+			return fmt.Sprintf("%s to at least %s.", text, c.FormatMoney(s.OverageRateCents))
+		}
+		return fmt.Sprintf("%s: to at least %s in this billing period, or at least %s from the next one.", text,
+			c.FormatMoney(spent+s.OverageRateCents), c.FormatMoney(s.OverageRateCents))
 	}
 	if s.PastDue {
 		return "They are paused until the payment succeeds. After that, the limit pauses them until " + models.FormatReset(s.Period.End) +
@@ -163,12 +168,12 @@ func orgConfirmText(c *models.Catalogue, s models.OrganizationSummary, cents int
 		held = s.Spent.OverageCentsHeld
 	}
 	used := s.SpentCents() - held
-	until := models.FormatReset(s.Period.End)
-	if cents < s.OverageRateCents {
-		until = "an admin raises it to at least " + c.FormatMoney(s.OverageRateCents)
-	}
 	text := spentSoFar(c, used, held) + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone until %s.",
-		c.FormatMoney(cents), c.UnitPlural, until)
+		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
+	if cents < s.OverageRateCents {
+		text += fmt.Sprintf(" They stay paused after that, too, unless an admin raises the limit to at least %s.",
+			c.FormatMoney(s.OverageRateCents))
+	}
 	if orgPaused(s) {
 		payment := ""
 		if s.PastDue {

@@ -145,9 +145,16 @@ func TestAnOrganizationsLimitBelowThePrice(t *testing.T) {
 	if want := "They are paused until an admin raises the limit to at least $0.20."; !strings.Contains(said, want) {
 		t.Errorf("the page does not say %q:\n%s", want, said)
 	}
+	d.Summary.Value.Spent.OverageCents = 1240
+	said = text(viewstest.Render(t, views.OrgPage(d)))
+	want := "until an admin raises the limit: to at least $12.60 in this billing period, or at least $0.20 from the next one."
+	if !strings.Contains(said, want) {
+		t.Errorf("the page does not say %q:\n%s", want, said)
+	}
 	d.SpendForm = views.LimitForm{Sent: true, Choice: views.ChoiceLimit, Confirm: new(int64(10))}
 	said = text(viewstest.Render(t, views.OrgPage(d)))
-	want := "With a limit of $0.10, extra suggestions are paused for everyone until an admin raises it to at least $0.20."
+	want = "They stay paused after that, too, unless an admin raises the limit to at least $0.20. One more extra suggestion needs " +
+		"a limit of at least $12.60."
 	if !strings.Contains(said, want) {
 		t.Errorf("the confirmation does not say %q:\n%s", want, said)
 	}

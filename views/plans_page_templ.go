@@ -114,7 +114,7 @@ func PlansPage(d Plans) templ.Component {
 				return templ_7745c5c3_Err
 			}
 			if d.Current.OwnPlan != "" {
-				templ_7745c5c3_Err = ownPlanNotice(d.Current).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = ownPlanNotice(d.Current, false).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

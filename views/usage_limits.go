@@ -68,12 +68,11 @@ func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) strin
 	if paused(s) {
 		stops = "stay paused"
 	}
-	until := models.FormatReset(s.Period.End)
-	if cents < s.OverageRateCents && s.Remaining() > 0 { // only extra units stop
-		until = "you raise it to at least " + c.FormatMoney(s.OverageRateCents)
-	}
 	text := spentSoFar(c, s.OverageCents, s.OverageCentsHeld) + fmt.Sprintf("With a limit of %s, %s %s until %s.",
-		c.FormatMoney(cents), whatStops(c, s), stops, until)
+		c.FormatMoney(cents), whatStops(c, s), stops, models.FormatReset(s.Period.End))
+	if cents < s.OverageRateCents && (s.Remaining() > 0 || s.Included == 0) { // otherwise, included units are available then
+		text += fmt.Sprintf(" They stay paused after that, too, unless you raise the limit to at least %s.", c.FormatMoney(s.OverageRateCents))
+	}
 	if nextExtra(s).Reason == models.SpendLimitReached {
 		needed := s.OverageCents + s.OverageCentsHeld + s.OverageRateCents
 		text += fmt.Sprintf(" One more extra %s needs a limit of at least %s.", c.UnitSingular, c.FormatMoney(needed))

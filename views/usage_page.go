@@ -167,10 +167,10 @@ func availability(c *models.Catalogue, s models.Standing, raiser string) string 
 	reset := models.FormatReset(s.Period.End)
 	switch v := models.Decide(s, 1); {
 	case v.Reason == models.MemberLimitReached && !withoutMemberLimit(s).Allowed && *s.MemberLimit == 0:
-		return fmt.Sprintf("Your member limit is %s. Even if %s it now, you get no %s before %s.", c.Units(0), raiser, c.UnitPlural, reset)
+		return fmt.Sprintf("Your member limit is %s. Raising it alone would not help before %s, because %s.", c.Units(0), reset, otherCause(c, s))
 	case v.Reason == models.MemberLimitReached && !withoutMemberLimit(s).Allowed:
-		return fmt.Sprintf("Your member limit is %s. A higher limit alone would not help, because something else also pauses new ones. "+
-			"You get new ones on %s.", c.Units(*s.MemberLimit), reset)
+		return fmt.Sprintf("Your member limit is %s. Raising it alone would not help, because %s. You get new ones on %s.",
+			c.Units(*s.MemberLimit), otherCause(c, s), reset)
 	case v.Reason == models.MemberLimitReached && *s.MemberLimit == 0:
 		return fmt.Sprintf("Your member limit is %s. You can use %s as soon as %s the limit.", c.Units(0), c.UnitPlural, raiser)
 	case v.Reason == models.MemberLimitReached:
@@ -214,6 +214,19 @@ func raises(s models.Standing, raiser string) []string {
 		return []string{raiser + " your organization's spend limit"}
 	}
 	return nil
+}
+
+// otherCause says why one more unit would be refused without the member limit, too.
+func otherCause(c *models.Catalogue, s models.Standing) string {
+	switch withoutMemberLimit(s).Reason {
+	case models.SpendLimitReached:
+		return "your spend limit is reached, too"
+	case models.OrganizationSpendLimitReached:
+		return "your organization's spend limit is reached, too"
+	case models.PaymentPastDue:
+		return "the last payment failed"
+	}
+	return "no included " + c.UnitPlural + " are available"
 }
 
 // withoutMemberLimit returns what one more unit would be answered without the member limit.
@@ -325,7 +338,11 @@ func afterIncluded(c *models.Catalogue, s models.Standing, trial bool) string {
 	case s.SpendLimitCents == nil:
 		return priceOfExtra(c, s) + ". No spend limit is set, so there is no maximum."
 	}
-	if *s.SpendLimitCents < s.OverageRateCents {
+	switch low := *s.SpendLimitCents < s.OverageRateCents; {
+	case low && s.Included == 0:
+		return fmt.Sprintf("Your spend limit of %s allows no %s, because each one costs %s.", c.FormatMoney(*s.SpendLimitCents), c.UnitPlural,
+			c.FormatMoney(s.OverageRateCents))
+	case low:
 		return fmt.Sprintf("When all %s are used, new ones are paused until the reset, because your spend limit of %s allows no extra ones.",
 			c.Units(s.Included), c.FormatMoney(*s.SpendLimitCents))
 	}

@@ -223,7 +223,7 @@ func subscriptionNotice(c *models.Catalogue, s Subscription, rate int64, now tim
 		}
 		ctx = templ.ClearChildren(ctx)
 		if s.OwnPlan != "" {
-			templ_7745c5c3_Err = ownPlanNotice(s).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ownPlanNotice(s, readOnly).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -683,7 +683,7 @@ func subscriptionNotice(c *models.Catalogue, s Subscription, rate int64, now tim
 }
 
 // ownPlanNotice is shown to a person who pays for a plan that has no effect.
-func ownPlanNotice(s Subscription) templ.Component {
+func ownPlanNotice(s Subscription, readOnly bool) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
 		if templ_7745c5c3_CtxErr := ctx.Err(); templ_7745c5c3_CtxErr != nil {
@@ -737,7 +737,7 @@ func ownPlanNotice(s Subscription) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			if !s.StripeConnected {
+			if !s.StripeConnected && !readOnly {
 				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 52, "Stripe is not connected here at the moment. To cancel it, ask the operator of this service.")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err

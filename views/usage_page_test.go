@@ -195,7 +195,8 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"a confirmation of a spend limit below the price of a unit", noExtraConfirm,
-			[]string{"With a limit of $0.00, extra suggestions stop immediately, until you raise it to at least $0.30."}, nil,
+			[]string{"With a limit of $0.00, extra suggestions stop immediately, until Dec 1, 2026, 00:00 UTC. " +
+				"They stay paused after that, too, unless you raise the limit to at least $0.30."}, nil,
 		},
 		{
 			"a plan without included units", nothingIncluded,
@@ -203,7 +204,7 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"a member limit and a spend limit", pausedTwice,
-			[]string{"A higher limit alone would not help, because something else also pauses new ones."}, []string{"Change member limit"},
+			[]string{"Raising it alone would not help, because your spend limit is reached, too."}, []string{"Change member limit"},
 		},
 		{
 			"an admin whose member limit is reached", ownLimits,
@@ -417,7 +418,7 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"more than the member limit is used up", bothLimits,
-			[]string{"Your member limit is 5 suggestions. A higher limit alone would not help, because something else also pauses new ones."},
+			[]string{"Your member limit is 5 suggestions. Raising it alone would not help, because no included suggestions are available."},
 			[]string{"raises the limit"},
 		},
 		{"no forecast early", early, nil, []string{"At this pace"}},
