@@ -93,7 +93,7 @@ func OpsPage(d Ops) templ.Component {
 						}()
 					}
 					ctx = templ.InitializeContext(ctx)
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 3, "Set SLACK_CLIENT_ID and SLACK_CLIENT_SECRET to the values from Slack, or from the issuer in OIDC_ISSUER if you use another one. Until then, run <code class=\"font-mono\">tollgate sign-in EMAIL</code> to create a link.")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 3, "To let them sign in with Slack, set SLACK_CLIENT_ID and SLACK_CLIENT_SECRET to the values from your Slack app. For another OpenID issuer, set OIDC_ISSUER to its URL, and the same two variables to the values from that issuer. Until then, run <code class=\"font-mono\">tollgate sign-in EMAIL</code> to create a link.")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}

@@ -168,18 +168,21 @@ func orgConfirmText(c *models.Catalogue, s models.OrganizationSummary, cents int
 		held = s.Spent.OverageCentsHeld
 	}
 	used := s.SpentCents() - held
-	text := spentSoFar(c, used, held) + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone until %s.",
-		c.FormatMoney(cents), c.UnitPlural, models.FormatReset(s.Period.End))
+	text := spentSoFar(c, used, held) + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone", c.FormatMoney(cents), c.UnitPlural)
+	more, reset := "One", models.FormatReset(s.Period.End)
 	if cents < s.OverageRateCents {
-		text += fmt.Sprintf(" They stay paused after that, too, unless an admin raises the limit to at least %s.",
+		text += fmt.Sprintf(", even after the reset on %s. After the reset, they need a limit of at least %s.", reset,
 			c.FormatMoney(s.OverageRateCents))
+		more = "Before the reset, one"
+	} else {
+		text += " until " + reset + "."
 	}
 	if orgPaused(s) {
 		payment := ""
 		if s.PastDue {
 			payment = "a successful payment and "
 		}
-		text += fmt.Sprintf(" One more extra %s needs %sa limit of at least %s.", c.UnitSingular, payment,
+		text += fmt.Sprintf(" %s more extra %s needs %sa limit of at least %s.", more, c.UnitSingular, payment,
 			c.FormatMoney(s.SpentCents()+s.OverageRateCents))
 	}
 	if held > 0 && !s.PastDue && s.OverageRateCents > 0 && used+s.OverageRateCents <= cents {

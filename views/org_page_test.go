@@ -153,8 +153,8 @@ func TestAnOrganizationsLimitBelowThePrice(t *testing.T) {
 	}
 	d.SpendForm = views.LimitForm{Sent: true, Choice: views.ChoiceLimit, Confirm: new(int64(10))}
 	said = text(viewstest.Render(t, views.OrgPage(d)))
-	want = "They stay paused after that, too, unless an admin raises the limit to at least $0.20. One more extra suggestion needs " +
-		"a limit of at least $12.60."
+	want = "After the reset, they need a limit of at least $0.20. Before the reset, one more extra suggestion needs a limit of " +
+		"at least $12.60."
 	if !strings.Contains(said, want) {
 		t.Errorf("the confirmation does not say %q:\n%s", want, said)
 	}

@@ -56,8 +56,9 @@ func aboutPlans(d Plans) string {
 	if !d.StripeConnected {
 		return ""
 	}
-	return "A plan that you buy applies immediately, with all of its included units. To switch to another plan in the same " +
-		"section, first cancel the plan that you pay for here. It stays active until its period ends. Then you can buy the other one."
+	return "A plan that you buy applies immediately, with all of its included units. To switch from a plan that you " +
+		"bought here to another one in the same section, first cancel your current plan. It stays active until its period ends. " +
+		"Then you can buy the other one."
 }
 
 // wouldHaveCost returns the line that compares the plan by past usage; empty if the plan is not

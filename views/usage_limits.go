@@ -64,24 +64,29 @@ func noLimit(c *models.Catalogue, s models.Standing, raiser string) string {
 
 // stopsImmediately says what a limit does that is already reached.
 func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) string {
-	stops := "stop immediately,"
+	stops, stays := "stop immediately,", "stop immediately and stay paused,"
 	if paused(s) {
-		stops = "stay paused"
+		stops, stays = "stay paused", "stay paused,"
 	}
-	text := spentSoFar(c, s.OverageCents, s.OverageCentsHeld) + fmt.Sprintf("With a limit of %s, %s %s until %s.",
-		c.FormatMoney(cents), whatStops(c, s), stops, models.FormatReset(s.Period.End))
-	if cents < s.OverageRateCents && (s.Remaining() > 0 || s.Included == 0) { // otherwise, included units are available then
-		text += fmt.Sprintf(" They stay paused after that, too, unless you raise the limit to at least %s.", c.FormatMoney(s.OverageRateCents))
+	text, more := spentSoFar(c, s.OverageCents, s.OverageCentsHeld)+"With a limit of "+c.FormatMoney(cents)+", ", "One"
+	reset := models.FormatReset(s.Period.End)
+	// If there are other included units, they are available after the reset.
+	if cents < s.OverageRateCents && (s.Remaining() > 0 || s.Included == 0) {
+		text += fmt.Sprintf("%s %s even after the reset on %s. After the reset, they need a limit of at least %s.",
+			whatStops(c, s), stays, reset, c.FormatMoney(s.OverageRateCents))
+		more = "Before the reset, one"
+	} else {
+		text += fmt.Sprintf("%s %s until %s.", whatStops(c, s), stops, reset)
 	}
 	if nextExtra(s).Reason == models.SpendLimitReached {
 		needed := s.OverageCents + s.OverageCentsHeld + s.OverageRateCents
-		text += fmt.Sprintf(" One more extra %s needs a limit of at least %s.", c.UnitSingular, c.FormatMoney(needed))
+		text += fmt.Sprintf(" %s more extra %s needs a limit of at least %s.", more, c.UnitSingular, c.FormatMoney(needed))
 		s.SpendLimitCents = &needed
 		if nextExtra(s).Reason == models.OrganizationSpendLimitReached {
 			text += " Your organization's spend limit must be raised, too."
 		}
 	}
-	if s.OverageCents == 0 && s.OverageCentsHeld == 0 {
+	if s.OverageCents == 0 && s.OverageCentsHeld == 0 && s.Included > 0 {
 		text += " None of your included " + c.UnitPlural + " are left."
 	}
 	s.SpendLimitCents = &cents

@@ -164,13 +164,16 @@ func (d *Usage) raiseStep(s models.Standing) (label, path string) {
 
 // availability says when units are available, or what extra ones cost.
 func availability(c *models.Catalogue, s models.Standing, raiser string) string {
-	reset := models.FormatReset(s.Period.End)
+	reset, included := models.FormatReset(s.Period.End), ""
+	if s.Included > 0 {
+		included = fmt.Sprintf(" You get new included %s on %s.", c.UnitPlural, reset)
+	}
 	switch v := models.Decide(s, 1); {
 	case v.Reason == models.MemberLimitReached && !withoutMemberLimit(s).Allowed && *s.MemberLimit == 0:
-		return fmt.Sprintf("Your member limit is %s. Raising it alone would not help before %s, because %s.", c.Units(0), reset, otherCause(c, s))
+		return fmt.Sprintf("Your member limit is %s. Raising it alone would not help now, because %s.", c.Units(0), otherCause(c, s))
 	case v.Reason == models.MemberLimitReached && !withoutMemberLimit(s).Allowed:
-		return fmt.Sprintf("Your member limit is %s. Raising it alone would not help, because %s. You get new ones on %s.",
-			c.Units(*s.MemberLimit), otherCause(c, s), reset)
+		return fmt.Sprintf("Your member limit is %s. Raising it alone would not help, because %s.%s",
+			c.Units(*s.MemberLimit), otherCause(c, s), included)
 	case v.Reason == models.MemberLimitReached && *s.MemberLimit == 0:
 		return fmt.Sprintf("Your member limit is %s. You can use %s as soon as %s the limit.", c.Units(0), c.UnitPlural, raiser)
 	case v.Reason == models.MemberLimitReached:
@@ -179,13 +182,16 @@ func availability(c *models.Catalogue, s models.Standing, raiser string) string 
 	case v.Reason == models.OrganizationSpendLimitReached:
 		return fmt.Sprintf("No included %s are available, and one more would exceed your organization's spend limit. "+
 			"You get new ones on %s, or as soon as %s the limit.", c.UnitPlural, reset, raiser)
+	case v.Reason == models.SpendLimitReached && s.Included == 0 && *s.SpendLimitCents < s.OverageRateCents:
+		return fmt.Sprintf("Each %s costs %s. They are available as soon as %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents),
+			strings.Join(raises(s, raiser), " and "))
 	case v.Reason == models.SpendLimitReached:
 		return fmt.Sprintf("One more %s would exceed your limit of %s. New ones are available on %s, or as soon as %s.",
 			c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset, strings.Join(raises(s, raiser), " and "))
 	case v.Reason == models.PaymentPastDue:
 		s.PastDue = false
-		return fmt.Sprintf("No included %s are available. Extra ones are available as soon as %s. You get new included ones on %s.",
-			c.UnitPlural, strings.Join(append([]string{"the payment succeeds"}, raises(s, raiser)...), " and "), reset)
+		return fmt.Sprintf("No included %s are available. Extra ones are available as soon as %s.%s",
+			c.UnitPlural, strings.Join(append([]string{"the payment succeeds"}, raises(s, raiser)...), " and "), included)
 	case v.Reason == models.IncludedExhausted && s.Used-s.Overage >= s.Included:
 		return fmt.Sprintf("All included %s are used. You get new ones on %s.", c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted:

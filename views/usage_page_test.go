@@ -112,7 +112,8 @@ func TestUsagePageTexts(t *testing.T) {
 	noAdmin.Subscription.NoAdmin, firstAdmin.Subscription.NoAdmin, firstAdmin.Subscription.ByHand = true, true, true
 	noExtra, noExtraConfirm := limited(43, 0), granted
 	noExtraConfirm.Limit.Confirm = new(int64(0))
-	nothingIncluded := viewstest.Member(t, "pro", 3, 0)
+	nothingIncluded, nothingAllowed := viewstest.Member(t, "pro", 3, 0), viewstest.Member(t, "pro", 0, 0)
+	nothingAllowed.Standing.Value.SpendLimitCents = new(int64(10))
 	pausedTwice := viewstest.Member(t, "pro", 75, 75)
 	pausedTwice.Standing.Value.MemberLimit, pausedTwice.Standing.Value.SpendLimitCents = new(int64(60)), new(int64(0))
 	ownLimits, theirLimit := viewstest.Member(t, "business", 60, 100), viewstest.Member(t, "business", 100, 100)
@@ -195,12 +196,18 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"a confirmation of a spend limit below the price of a unit", noExtraConfirm,
-			[]string{"With a limit of $0.00, extra suggestions stop immediately, until Dec 1, 2026, 00:00 UTC. " +
-				"They stay paused after that, too, unless you raise the limit to at least $0.30."}, nil,
+			[]string{"With a limit of $0.00, extra suggestions stop immediately and stay paused, even after the reset on " +
+				"Dec 1, 2026, 00:00 UTC. After the reset, they need a limit of at least $0.30."}, nil,
 		},
 		{
 			"a plan without included units", nothingIncluded,
 			[]string{"Each suggestion costs $0.30. No spend limit is set"}, []string{"renew each period", "The included suggestions are used"},
+		},
+		{
+			"a plan without included units, and a spend limit below the price of a unit", nothingAllowed, []string{
+				"Each suggestion costs $0.30. They are available as soon as you raise your spend limit.",
+				"Your spend limit of $0.10 allows no suggestions, because each one costs $0.30.",
+			}, []string{"available on Dec 1"},
 		},
 		{
 			"a member limit and a spend limit", pausedTwice,
@@ -264,7 +271,7 @@ func TestUsagePageTexts(t *testing.T) {
 		{
 			"a failed payment and a spend limit", pastDueLimited,
 			[]string{"Extra ones are available as soon as the payment succeeds and you raise your spend limit. " +
-				"You get new included ones on Dec 1, 2026, 00:00 UTC."}, nil,
+				"You get new included suggestions on Dec 1, 2026, 00:00 UTC."}, nil,
 		},
 		{
 			"a limit below the amount spent needs confirmation", confirming,
