@@ -169,19 +169,18 @@ func orgConfirmText(c *models.Catalogue, s models.OrganizationSummary, cents int
 	}
 	used := s.SpentCents() - held
 	text := spentSoFar(c, used, held) + fmt.Sprintf("With a limit of %s, extra %s are paused for everyone", c.FormatMoney(cents), c.UnitPlural)
-	more, reset := "One", models.FormatReset(s.Period.End)
+	more, reset, payment := "One", models.FormatReset(s.Period.End), ""
+	if s.PastDue {
+		payment = "a successful payment and "
+	}
 	if cents < s.OverageRateCents {
-		text += fmt.Sprintf(", even after the reset on %s. After the reset, they need a limit of at least %s.", reset,
+		text += fmt.Sprintf(", even after the reset on %s. After the reset, they need %sa limit of at least %s.", reset, payment,
 			c.FormatMoney(s.OverageRateCents))
 		more = "Before the reset, one"
 	} else {
 		text += " until " + reset + "."
 	}
 	if orgPaused(s) {
-		payment := ""
-		if s.PastDue {
-			payment = "a successful payment and "
-		}
 		text += fmt.Sprintf(" %s more extra %s needs %sa limit of at least %s.", more, c.UnitSingular, payment,
 			c.FormatMoney(s.SpentCents()+s.OverageRateCents))
 	}

@@ -57,7 +57,7 @@ func aboutPlans(d Plans) string {
 		return ""
 	}
 	return "A plan that you buy applies immediately, with all of its included units. To switch from a plan that you " +
-		"bought here to another one in the same section, first cancel your current plan. It stays active until its period ends. " +
+		"bought here to another one in the same section, first cancel the plan that you bought. It stays active until its period ends. " +
 		"Then you can buy the other one."
 }
 

@@ -72,15 +72,21 @@ func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) strin
 	reset := models.FormatReset(s.Period.End)
 	// If there are other included units, they are available after the reset.
 	if cents < s.OverageRateCents && (s.Remaining() > 0 || s.Included == 0) {
-		text += fmt.Sprintf("%s %s even after the reset on %s. After the reset, they need a limit of at least %s.",
-			whatStops(c, s), stays, reset, c.FormatMoney(s.OverageRateCents))
+		payment := ""
+		if s.PastDue {
+			payment = "a successful payment and "
+		}
+		text += fmt.Sprintf("%s %s even after the reset on %s. After the reset, they need %sa limit of at least %s.",
+			whatStops(c, s), stays, reset, payment, c.FormatMoney(s.OverageRateCents))
 		more = "Before the reset, one"
 	} else {
 		text += fmt.Sprintf("%s %s until %s.", whatStops(c, s), stops, reset)
 	}
 	if nextExtra(s).Reason == models.SpendLimitReached {
 		needed := s.OverageCents + s.OverageCentsHeld + s.OverageRateCents
-		text += fmt.Sprintf(" %s more extra %s needs a limit of at least %s.", more, c.UnitSingular, c.FormatMoney(needed))
+		if more == "One" || needed > s.OverageRateCents { // otherwise, the minimum was named above
+			text += fmt.Sprintf(" %s more extra %s needs a limit of at least %s.", more, c.UnitSingular, c.FormatMoney(needed))
+		}
 		s.SpendLimitCents = &needed
 		if nextExtra(s).Reason == models.OrganizationSpendLimitReached {
 			text += " Your organization's spend limit must be raised, too."

@@ -179,12 +179,12 @@ func availability(c *models.Catalogue, s models.Standing, raiser string) string 
 	case v.Reason == models.MemberLimitReached:
 		return fmt.Sprintf("Your member limit is %s. You get new ones on %s, or as soon as %s the limit.",
 			c.Units(*s.MemberLimit), reset, raiser)
+	case raises(s, raiser) != nil && noneAfterReset(s):
+		return fmt.Sprintf("Each %s costs %s. %s are available as soon as %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents),
+			capital(c.UnitPlural), strings.Join(raises(s, raiser), " and "))
 	case v.Reason == models.OrganizationSpendLimitReached:
 		return fmt.Sprintf("No included %s are available, and one more would exceed your organization's spend limit. "+
 			"You get new ones on %s, or as soon as %s the limit.", c.UnitPlural, reset, raiser)
-	case v.Reason == models.SpendLimitReached && s.Included == 0 && *s.SpendLimitCents < s.OverageRateCents:
-		return fmt.Sprintf("Each %s costs %s. They are available as soon as %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents),
-			strings.Join(raises(s, raiser), " and "))
 	case v.Reason == models.SpendLimitReached:
 		return fmt.Sprintf("One more %s would exceed your limit of %s. New ones are available on %s, or as soon as %s.",
 			c.UnitSingular, c.FormatMoney(*s.SpendLimitCents), reset, strings.Join(raises(s, raiser), " and "))
@@ -207,6 +207,12 @@ func availability(c *models.Catalogue, s models.Standing, raiser string) string 
 	}
 	return fmt.Sprintf("The included %s are used. Each extra one costs %s. No spend limit is set.",
 		c.UnitPlural, c.FormatMoney(s.OverageRateCents))
+}
+
+// noneAfterReset reports whether a spend limit allows no unit even at the start of a billing period.
+func noneAfterReset(s models.Standing) bool {
+	low := func(limit *int64) bool { return limit != nil && *limit < s.OverageRateCents }
+	return s.Included == 0 && (low(s.SpendLimitCents) || low(s.Organization.LimitCents))
 }
 
 // raises says which spend limits must be raised before one more unit is allowed, such as "you raise

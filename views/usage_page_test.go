@@ -205,7 +205,7 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"a plan without included units, and a spend limit below the price of a unit", nothingAllowed, []string{
-				"Each suggestion costs $0.30. They are available as soon as you raise your spend limit.",
+				"Each suggestion costs $0.30. Suggestions are available as soon as you raise your spend limit.",
 				"Your spend limit of $0.10 allows no suggestions, because each one costs $0.30.",
 			}, []string{"available on Dec 1"},
 		},
