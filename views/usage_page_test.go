@@ -201,7 +201,8 @@ func TestUsagePageTexts(t *testing.T) {
 		},
 		{
 			"a plan without included units", nothingIncluded,
-			[]string{"Each suggestion costs $0.30. No spend limit is set"}, []string{"renew each period", "The included suggestions are used"},
+			[]string{"Each suggestion costs $0.30. No spend limit is set", "3 suggestions used. The plan includes none."},
+			[]string{"renew each period", "The included suggestions are used"},
 		},
 		{
 			"a plan without included units, and a spend limit below the price of a unit", nothingAllowed, []string{

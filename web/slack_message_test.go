@@ -332,9 +332,10 @@ func TestSlackUsagePercent(t *testing.T) {
 	must(t, err)
 	in := slackMemberOf("Ada")
 	for want, s := range map[string]models.Standing{
-		"75 of 75 suggestions used (100%), 0 left.": {Plan: "pro", Used: 78, Included: 75, Overage: 3, OverageCents: 90, OverageRateCents: 30},
-		"7 of 5 suggestions used (140%), 0 left.":   {Plan: "free", Used: 7, Included: 5},
-		"60 of 75 suggestions used (80%), 15 left.": {Plan: "pro", Used: 60, Included: 75, OverageRateCents: 30},
+		"75 of 75 suggestions used (100%), 0 left.":   {Plan: "pro", Used: 78, Included: 75, Overage: 3, OverageCents: 90, OverageRateCents: 30},
+		"7 of 5 suggestions used (140%), 0 left.":     {Plan: "free", Used: 7, Included: 5},
+		"3 suggestions used. The plan includes none.": {Plan: "pro", Used: 3, Overage: 3, OverageCents: 90, OverageRateCents: 30},
+		"60 of 75 suggestions used (80%), 15 left.":   {Plan: "pro", Used: 60, Included: 75, OverageRateCents: 30},
 		"0 left under your member limit of 20. Paused · Member limit reached.": {
 			Plan: "pro", Used: 20, Included: 75, OverageRateCents: 30, MemberLimit: new(int64(20)),
 		},
