@@ -98,6 +98,10 @@ func (c *Catalogue) PlanOf(id PlanID) Plan {
 	return free
 }
 
+// IncludesNone reports whether a plan includes no units. A record can include none although its plan
+// includes some, because the person used them under an earlier payer in the same period.
+func (c *Catalogue) IncludesNone(id PlanID) bool { return c.PlanOf(id).Included == 0 }
+
 // Units formats n units: "1 suggestion", "5 suggestions".
 func (c *Catalogue) Units(n int64) string { return FormatCount(n) + " " + c.unit(n) }
 

@@ -426,7 +426,7 @@ func opsStripe(f ui.Frame, d OpsStripe, unit string) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		} else {
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 44, "<p class=\"mt-1 text-sm text-muted\">If a row gives a reason, nothing needs to be done about the units that it names. Units that were sent in the wrong period because Tollgate learned of a change late are part of the difference: leave them out. Units for which no minute was free are not part of it. If a negative difference remains, Stripe has less than was sent; if a positive one remains, it has more. Right after you run tollgate stripe reconcile, Stripe may not have counted a report yet. If the difference stays for a day, look at the reports that need attention. If it is positive, also find out what else reports to this meter.</p>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 44, "<p class=\"mt-1 text-sm text-muted\">If a row gives a reason, nothing needs to be done about the units that it names. Units that were sent in the wrong period because Tollgate learned of a change late are part of the difference: leave them out. Units for which no minute was free are not part of it. If a negative difference remains, Stripe has less than was sent; if a positive one remains, it has more. Right after you run tollgate stripe reconcile, Stripe may not have counted a report yet. If the remaining difference stays for a day, look at the reports that need attention. If it is positive, also find out what else reports to this meter.</p>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

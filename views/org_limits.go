@@ -177,6 +177,8 @@ func orgConfirmText(c *models.Catalogue, s models.OrganizationSummary, cents int
 		text += fmt.Sprintf(", even after the reset on %s. After the reset, they need %sa limit of at least %s.", reset, payment,
 			c.FormatMoney(s.OverageRateCents))
 		more = "Before the reset, one"
+	} else if s.PastDue {
+		text += " at least until " + reset + ", and until the payment succeeds."
 	} else {
 		text += " until " + reset + "."
 	}

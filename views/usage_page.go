@@ -165,7 +165,7 @@ func (d *Usage) raiseStep(s models.Standing) (label, path string) {
 // availability says when units are available, or what extra ones cost.
 func availability(c *models.Catalogue, s models.Standing, raiser string) string {
 	reset, included := models.FormatReset(s.Period.End), ""
-	if s.Included > 0 {
+	if !c.IncludesNone(s.Plan) {
 		included = fmt.Sprintf(" You get new included %s on %s.", c.UnitPlural, reset)
 	}
 	switch v := models.Decide(s, 1); {
@@ -179,7 +179,7 @@ func availability(c *models.Catalogue, s models.Standing, raiser string) string 
 	case v.Reason == models.MemberLimitReached:
 		return fmt.Sprintf("Your member limit is %s. You get new ones on %s, or as soon as %s the limit.",
 			c.Units(*s.MemberLimit), reset, raiser)
-	case raises(s, raiser) != nil && noneAfterReset(s):
+	case raises(s, raiser) != nil && noneAfterReset(c, s):
 		return fmt.Sprintf("Each %s costs %s. %s are available as soon as %s.", c.UnitSingular, c.FormatMoney(s.OverageRateCents),
 			capital(c.UnitPlural), strings.Join(raises(s, raiser), " and "))
 	case v.Reason == models.OrganizationSpendLimitReached:
@@ -196,7 +196,7 @@ func availability(c *models.Catalogue, s models.Standing, raiser string) string 
 		return fmt.Sprintf("All included %s are used. You get new ones on %s.", c.UnitPlural, reset)
 	case v.Reason == models.IncludedExhausted:
 		return fmt.Sprintf("All remaining %s are on hold for work in progress. You get new ones on %s.", c.UnitPlural, reset)
-	case s.Included == 0:
+	case c.IncludesNone(s.Plan):
 		return afterIncluded(c, s, false)
 	case s.SpendLimitCents != nil:
 		return fmt.Sprintf("The included %s are used. Each extra one costs %s, up to your spend limit of %s.%s",
@@ -210,9 +210,9 @@ func availability(c *models.Catalogue, s models.Standing, raiser string) string 
 }
 
 // noneAfterReset reports whether a spend limit allows no unit even at the start of a billing period.
-func noneAfterReset(s models.Standing) bool {
+func noneAfterReset(c *models.Catalogue, s models.Standing) bool {
 	low := func(limit *int64) bool { return limit != nil && *limit < s.OverageRateCents }
-	return s.Included == 0 && (low(s.SpendLimitCents) || low(s.Organization.LimitCents))
+	return c.IncludesNone(s.Plan) && (low(s.SpendLimitCents) || low(s.Organization.LimitCents))
 }
 
 // raises says which spend limits must be raised before one more unit is allowed, such as "you raise
@@ -351,7 +351,7 @@ func afterIncluded(c *models.Catalogue, s models.Standing, trial bool) string {
 		return priceOfExtra(c, s) + ". No spend limit is set, so there is no maximum."
 	}
 	switch low := *s.SpendLimitCents < s.OverageRateCents; {
-	case low && s.Included == 0:
+	case low && c.IncludesNone(s.Plan):
 		return fmt.Sprintf("Your spend limit of %s allows no %s, because each one costs %s.", c.FormatMoney(*s.SpendLimitCents), c.UnitPlural,
 			c.FormatMoney(s.OverageRateCents))
 	case low:

@@ -990,7 +990,7 @@ func usageAnswers(d Usage, s models.Standing) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			if s.Included > 0 {
+			if !d.Catalogue.IncludesNone(s.Plan) {
 				var templ_7745c5c3_Var39 string
 				templ_7745c5c3_Var39, templ_7745c5c3_Err = templ.JoinStringErrs(fmt.Sprintf("Your included %s renew each period.", d.Catalogue.UnitPlural))
 				if templ_7745c5c3_Err != nil {

@@ -114,6 +114,8 @@ func TestUsagePageTexts(t *testing.T) {
 	noExtraConfirm.Limit.Confirm = new(int64(0))
 	nothingIncluded, nothingAllowed := viewstest.Member(t, "pro", 3, 0), viewstest.Member(t, "pro", 0, 0)
 	nothingAllowed.Standing.Value.SpendLimitCents = new(int64(10))
+	usedBefore := nothingAllowed // the plan's units were used under an earlier payer
+	nothingIncluded.Catalogue, nothingAllowed.Catalogue = viewstest.NoneIncluded(t), viewstest.NoneIncluded(t)
 	pausedTwice := viewstest.Member(t, "pro", 75, 75)
 	pausedTwice.Standing.Value.MemberLimit, pausedTwice.Standing.Value.SpendLimitCents = new(int64(60)), new(int64(0))
 	ownLimits, theirLimit := viewstest.Member(t, "business", 60, 100), viewstest.Member(t, "business", 100, 100)
@@ -209,6 +211,11 @@ func TestUsagePageTexts(t *testing.T) {
 				"Each suggestion costs $0.30. Suggestions are available as soon as you raise your spend limit.",
 				"Your spend limit of $0.10 allows no suggestions, because each one costs $0.30.",
 			}, []string{"available on Dec 1"},
+		},
+		{
+			"units of the plan that were used under an earlier payer", usedBefore,
+			[]string{"New ones are available on Dec 1, 2026, 00:00 UTC, or as soon as you raise your spend limit.", "renew each period"},
+			[]string{"The plan includes none", "allows no suggestions"},
 		},
 		{
 			"a member limit and a spend limit", pausedTwice,

@@ -18,6 +18,7 @@ import (
 	"github.com/slack-go/slack"
 
 	"tollgate/models"
+	"tollgate/views/viewstest"
 )
 
 // testMessages returns the messages of a server on which everyone has the same situation.
@@ -332,10 +333,10 @@ func TestSlackUsagePercent(t *testing.T) {
 	must(t, err)
 	in := slackMemberOf("Ada")
 	for want, s := range map[string]models.Standing{
-		"75 of 75 suggestions used (100%), 0 left.":   {Plan: "pro", Used: 78, Included: 75, Overage: 3, OverageCents: 90, OverageRateCents: 30},
-		"7 of 5 suggestions used (140%), 0 left.":     {Plan: "free", Used: 7, Included: 5},
-		"3 suggestions used. The plan includes none.": {Plan: "pro", Used: 3, Overage: 3, OverageCents: 90, OverageRateCents: 30},
-		"60 of 75 suggestions used (80%), 15 left.":   {Plan: "pro", Used: 60, Included: 75, OverageRateCents: 30},
+		"75 of 75 suggestions used (100%), 0 left.": {Plan: "pro", Used: 78, Included: 75, Overage: 3, OverageCents: 90, OverageRateCents: 30},
+		"7 of 5 suggestions used (140%), 0 left.":   {Plan: "free", Used: 7, Included: 5},
+		"0 of 0 suggestions used (100%), 0 left.":   {Plan: "pro", Used: 3, Overage: 3, OverageCents: 90, OverageRateCents: 30},
+		"60 of 75 suggestions used (80%), 15 left.": {Plan: "pro", Used: 60, Included: 75, OverageRateCents: 30},
 		"0 left under your member limit of 20. Paused · Member limit reached.": {
 			Plan: "pro", Used: 20, Included: 75, OverageRateCents: 30, MemberLimit: new(int64(20)),
 		},
@@ -346,6 +347,14 @@ func TestSlackUsagePercent(t *testing.T) {
 		if m := testMessages(c, in).usage(&s, models.Decide(s, 1), in); !strings.Contains(m.Text, want) {
 			t.Errorf("the text is %q, want %q", m.Text, want)
 		}
+	}
+}
+
+func TestSlackUsageOfAPlanThatIncludesNone(t *testing.T) {
+	in, s := slackMemberOf("Ada"), models.Standing{Plan: "pro", Used: 3, Overage: 3, OverageCents: 90, OverageRateCents: 30}
+	m := testMessages(viewstest.NoneIncluded(t), in).usage(&s, models.Decide(s, 1), in)
+	if want := "3 suggestions used. The plan includes none."; !strings.Contains(m.Text, want) {
+		t.Errorf("the text is %q, want %q", m.Text, want)
 	}
 }
 

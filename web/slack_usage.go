@@ -31,7 +31,7 @@ func (m *slackMessages) usage(s *models.Standing, v models.Verdict, in *models.S
 		left = fmt.Sprintf("%s left under your member limit of %s", models.FormatCount(under), models.FormatCount(*s.MemberLimit))
 	}
 	used := fmt.Sprintf("%s of %s used (%d%%), %s.", models.FormatCount(s.Used-s.Overage), c.Units(s.Included), percent, left)
-	if s.Included == 0 {
+	if s.Included == 0 && c.IncludesNone(s.Plan) {
 		used = c.Units(s.Used) + " used. The plan includes none."
 	}
 	if s.Held > 0 {

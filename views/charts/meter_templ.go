@@ -59,7 +59,7 @@ func MeterSentence(c *models.Catalogue, s models.Standing) string {
 			c.UnitPlural, s.PercentUsed())
 	}
 	text += fmt.Sprintf(", %s %s.", models.FormatCount(s.Remaining()), LeftWord(s))
-	if s.Included == 0 {
+	if s.Included == 0 && c.IncludesNone(s.Plan) {
 		text = c.Units(s.Used) + " used. The plan includes none."
 	}
 	if s.Held > 0 {

@@ -3,7 +3,10 @@
 package viewstest
 
 import (
+	"bytes"
 	"maps"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -69,6 +72,26 @@ func spread(sum int64, days int) []int64 {
 		sum -= n
 	}
 	return used
+}
+
+// NoneIncluded returns the catalog, but Pro includes no units. The test's package is in a folder at the
+// top level.
+func NoneIncluded(t testing.TB) *models.Catalogue {
+	t.Helper()
+	plans, err := os.ReadFile("../models/plans.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "plans.yaml")
+	changed := bytes.Replace(plans, []byte("    included: 75\n"), []byte("    included: 0\n"), 1)
+	if err := os.WriteFile(file, changed, 0o600); err != nil { //nolint:gosec // the path is the test's own
+		t.Fatal(err)
+	}
+	c, err := models.LoadCatalogue(file)
+	if err != nil || !c.IncludesNone("pro") {
+		t.Fatalf("the catalog: %v", err)
+	}
+	return c
 }
 
 // Months returns six months, of which the first ones are before sign-up. nowUsed is the usage of
