@@ -173,13 +173,14 @@ func orgConfirmText(c *models.Catalogue, s models.OrganizationSummary, cents int
 	if s.PastDue {
 		payment = "a successful payment and "
 	}
-	if cents < s.OverageRateCents {
+	switch {
+	case cents < s.OverageRateCents:
 		text += fmt.Sprintf(", even after the reset on %s. After the reset, they need %sa limit of at least %s.", reset, payment,
 			c.FormatMoney(s.OverageRateCents))
 		more = "Before the reset, one"
-	} else if s.PastDue {
+	case s.PastDue:
 		text += " at least until " + reset + ", and until the payment succeeds."
-	} else {
+	default:
 		text += " until " + reset + "."
 	}
 	if orgPaused(s) {

@@ -71,7 +71,8 @@ func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) strin
 	text, more := spentSoFar(c, s.OverageCents, s.OverageCentsHeld)+"With a limit of "+c.FormatMoney(cents)+", ", "One"
 	reset := models.FormatReset(s.Period.End)
 	// If there are other included units, they are available after the reset.
-	if cents < s.OverageRateCents && (s.Remaining() > 0 || c.IncludesNone(s.Plan)) {
+	switch {
+	case cents < s.OverageRateCents && (s.Remaining() > 0 || c.IncludesNone(s.Plan)):
 		payment := ""
 		if s.PastDue {
 			payment = "a successful payment and "
@@ -79,9 +80,9 @@ func stopsImmediately(c *models.Catalogue, s models.Standing, cents int64) strin
 		text += fmt.Sprintf("%s %s even after the reset on %s. After the reset, they need %sa limit of at least %s.",
 			whatStops(c, s), stays, reset, payment, c.FormatMoney(s.OverageRateCents))
 		more = "Before the reset, one"
-	} else if s.PastDue && s.Remaining() > 0 {
+	case s.PastDue && s.Remaining() > 0:
 		text += fmt.Sprintf("%s %s at least until %s, and until the payment succeeds.", whatStops(c, s), stops, reset)
-	} else {
+	default:
 		text += fmt.Sprintf("%s %s until %s.", whatStops(c, s), stops, reset)
 	}
 	if nextExtra(s).Reason == models.SpendLimitReached {
