@@ -53,6 +53,15 @@ func (f *fixture) receiveWebhook(stand *stripetest.Stripe, kind, id string) {
 	f.webhook(string(body), f.clock()).want(f.t, 200, nil)
 }
 
+// buys buys a plan and returns the ID of its subscription.
+func (b *browser) buys(stand *stripetest.Stripe, plan string) (bought string) {
+	b.f.t.Helper()
+	address := b.post(views.PathCheckout, url.Values{"plan": {plan}}).left(b.f.t)
+	bought = stand.CompleteCheckout(address[strings.LastIndex(address, "/")+1:])
+	b.f.receiveWebhook(stand, "customer.subscription.created", bought)
+	return bought
+}
+
 // left returns the external address that a page redirects to.
 func (p page) left(t testing.TB) string {
 	t.Helper()
@@ -280,20 +289,14 @@ func textOfNumber(v any) string {
 func TestAPlanOfOnesOwnBesideTheOrganizations(t *testing.T) {
 	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
 		ada := f.cast()["ada"]()
-		buy := func(plan string) (bought string) {
-			address := ada.post(views.PathCheckout, url.Values{"plan": {plan}}).left(t)
-			bought = stand.CompleteCheckout(address[strings.LastIndex(address, "/")+1:])
-			f.receiveWebhook(stand, "customer.subscription.created", bought)
-			return bought
-		}
-		own := buy("pro")
+		own := ada.buys(stand, "pro")
 		says(t, "before the purchase", ada.get("/plans").main(), []string{
 			"You buy one seat for each current member: 2 seats × $20.00 = $40.00 per month, before tax.",
 			"Your own subscription to Pro then has no effect"}, nil)
 		if p := ada.get("/usage"); strings.Contains(p.main(), "your own subscription") {
 			t.Errorf("the own plan has an effect: %s", p.main())
 		}
-		team := buy("team")
+		team := ada.buys(stand, "team")
 		for _, path := range []string{"/usage", "/plans"} {
 			p := ada.get(path)
 			says(t, path, p.main(), []string{"You also have your own subscription to Pro", "It has no effect while your plan comes from Acme."}, nil)
@@ -326,13 +329,7 @@ func TestAPlanOfOnesOwnBesideTheOrganizations(t *testing.T) {
 func TestPlansKnowEverySubscription(t *testing.T) {
 	withStripe(t, func(t *testing.T, f *fixture, stand *stripetest.Stripe) {
 		ada := f.cast()["ada"]()
-		buy := func(plan string) (bought string) {
-			address := ada.post(views.PathCheckout, url.Values{"plan": {plan}}).left(t)
-			bought = stand.CompleteCheckout(address[strings.LastIndex(address, "/")+1:])
-			f.receiveWebhook(stand, "customer.subscription.created", bought)
-			return bought
-		}
-		own, team := buy("pro"), buy("team")
+		own, team := ada.buys(stand, "pro"), ada.buys(stand, "team")
 		opens := func(what, of, bought string) {
 			t.Helper()
 			address := ada.post(views.PathPortal, url.Values{"organization": {of}}).left(t)
